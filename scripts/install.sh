@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Builds pgflow and installs it for the server of PG_CONFIG (default: the newest pg_config of Debian's PostgreSQL 15).
+# Usage: scripts/install.sh [--sql-only]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+major=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+target=${CARGO_TARGET_DIR:-target}
+profile=${PROFILE:-release}
+
+as_owner_of() { # runs a command with the rights that writing to $1 needs
+  local dir=$1; shift
+  if [ -w "$dir" ]; then "$@"; else sudo "$@"; fi
+}
+
+# The extension script: the files of sql/load_order, in that order.
+script=$(mktemp)
+trap 'rm -f "$script"' EXIT
+{
+  echo "-- pgflow $version, made from sql/load_order; do not edit."
+  echo "\\echo Use \"CREATE EXTENSION pgflow\" to load this file. \\quit"
+  grep -vE '^\s*(#|$)' sql/load_order | while read -r file; do
+    printf '\n-- %s\n' "$file"
+    cat "sql/$file"
+  done
+} >"$script"
+
+share=$("$PG_CONFIG" --sharedir)/extension
+lib=$("$PG_CONFIG" --pkglibdir)
+sed "s/@CARGO_VERSION@/$version/" pgflow.control | as_owner_of "$share" tee "$share/pgflow.control" >/dev/null
+as_owner_of "$share" install -m 644 "$script" "$share/pgflow--$version.sql"
+
+if [ "${1:-}" != --sql-only ]; then
+  PGRX_PG_CONFIG_PATH=$PG_CONFIG cargo build --quiet --profile "$profile" --no-default-features --features "pg$major" -p pgflow
+  dir=$profile; [ "$profile" = dev ] && dir=debug
+  # A new file, not new content in the old one: servers that run have it mapped.
+  as_owner_of "$lib" install -m 755 "$target/$dir/libpgflow.so" "$lib/pgflow.so.new"
+  as_owner_of "$lib" mv "$lib/pgflow.so.new" "$lib/pgflow.so"
+fi
+echo "installed pgflow $version for $("$PG_CONFIG" --version) ($lib)" >&2

@@ -1,0 +1,62 @@
+-- Functions of the task engine that are in Rust. Announcements are described in docs/architecture.md.
+
+CREATE FUNCTION async.announce_tasks(_low BIGINT, _high BIGINT, _flow_id BIGINT DEFAULT NULL, _node_no INT DEFAULT NULL)
+RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'announce_tasks_wrapper';
+
+CREATE FUNCTION async.announce_ended(_task_ids BIGINT[])
+RETURNS VOID LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'announce_ended_wrapper';
+
+CREATE FUNCTION async.announce_node(_flow_id BIGINT, _node_no INT)
+RETURNS VOID LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'announce_node_wrapper';
+
+CREATE FUNCTION async.announce_run(_flow_id BIGINT)
+RETURNS VOID LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'announce_run_wrapper';
+
+CREATE FUNCTION async.announce_settings()
+RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'announce_settings_wrapper';
+
+-- Raises, with the line to add, when the library is not in shared_preload_libraries.
+CREATE FUNCTION async.require_engine()
+RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'require_engine_wrapper';
+
+-- The value of a setting of pgflow in its base unit (milliseconds, bytes, a count), or null where it is off.
+CREATE FUNCTION async.setting(_name TEXT)
+RETURNS BIGINT LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'setting_wrapper';
+
+-- What this database's workers run right now.
+CREATE FUNCTION async.running(
+  OUT task_id BIGINT, OUT attempt INT, OUT pid INT, OUT role_oid OID, OUT started TIMESTAMPTZ,
+  OUT progress_done DOUBLE PRECISION, OUT progress_total DOUBLE PRECISION, OUT progress_note TEXT)
+RETURNS SETOF RECORD LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'running_wrapper';
+
+-- The engine's processes of the whole cluster: kind launcher, dispatcher or worker.
+CREATE FUNCTION async.processes(
+  OUT kind TEXT, OUT pid INT, OUT database_oid OID, OUT role_oid OID, OUT state TEXT, OUT task_id BIGINT,
+  OUT started TIMESTAMPTZ, OUT tasks_done BIGINT, OUT queued INT, OUT last_error TEXT)
+RETURNS SETOF RECORD LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'processes_wrapper';
+
+-- How full the dispatcher holds each pool of this database.
+CREATE FUNCTION async.pool_use(OUT concurrency_pool TEXT, OUT max_workers INT, OUT running INT, OUT waiting BIGINT)
+RETURNS SETOF RECORD LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'pool_use_wrapper';
+
+-- Notes the outcome a callback decided for its own task (flow.finish, flow.defer inside it). True: the caller is the
+-- worker that runs this task, and its outcome will follow the note if this transaction commits. False: it is not.
+-- _status: FINISHED, FAILED or DEFERRED.
+CREATE FUNCTION async.decide_own(_task_id BIGINT, _status TEXT, _message TEXT, _delay INTERVAL)
+RETURNS BOOL LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'decide_own_wrapper';
+
+-- Waits until something of this database's runs has changed or _milliseconds have passed. Wakes at commits of outcomes.
+CREATE FUNCTION async.wait_for_change(_milliseconds INT)
+RETURNS VOID LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'wait_for_change_wrapper';
+
+-- Notes progress of the task that this worker runs; returns false when the caller is not that worker.
+CREATE FUNCTION async.note_progress(_task_id BIGINT, _done DOUBLE PRECISION, _total DOUBLE PRECISION, _note TEXT)
+RETURNS BOOL LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'note_progress_wrapper';
+
+-- True when the caller is the worker that runs _task_id right now.
+CREATE FUNCTION async.is_own_task(_task_id BIGINT)
+RETURNS BOOL LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'is_own_task_wrapper';
+
+-- Tells the launcher that this database has the extension; called by the extension script, takes effect at commit.
+CREATE FUNCTION async.wake_launcher()
+RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'wake_launcher_wrapper';
