@@ -1,62 +1,85 @@
 #!/usr/bin/env bash
-# Installs what a bare Debian machine with Rust lacks. Idempotent: what is there already is left alone.
+# Installs what a bare Debian machine with Rust lacks, and nothing that is there already. Nothing else in this repository
+# installs anything. Works as root, and as an ordinary user with sudo.
 # Usage: scripts/setup.sh [build|demo|lint ...]   (default: build)
-#   build  PostgreSQL with headers, clang (for the bindings), cargo-pgrx
-#   demo   Graphviz and npm (to draw the diagram and to fetch the public data)
-#   lint   cargo-deny, rustfmt, clippy
+#   build  PostgreSQL with headers (unless PG_CONFIG names one), clang for the bindings
+#   demo   Graphviz, npm, and the public data (in ~/.cache/pgflow; downloaded once)
+#   lint   rustfmt, clippy, shellcheck
 set -euo pipefail
 
 PG_MAJOR=${PG_MAJOR:-15}
-PGRX_VERSION=0.18.1
-export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}
-export PATH="$CARGO_HOME/bin:$PATH"
+DATA_VERSION=3.2.1
+DATA_SHA256=6f72fda460a9863fae5fcb32f85bcd49e1761fdea6dc6cf9f4962472881cc5a3
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"
   elif command -v sudo >/dev/null; then sudo "$@"
-  else say "need root (or sudo) for: $*"; exit 1; fi
+  else die "root (or sudo) is needed for: $*"; fi
 }
 
 # Installs the Debian packages among "$@" that are missing, in one go.
 apt_need() {
-  local missing=() p
-  for p in "$@"; do
-    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
   done
   [ ${#missing[@]} = 0 ] && return
+  command -v apt-get >/dev/null || die "no apt-get here; please install what corresponds to: ${missing[*]}"
   say "installing Debian packages: ${missing[*]}"
-  # A cluster of the distribution's own on port 5432 is not wanted here.
+  # The distribution would start a cluster of its own, on port 5432: not wanted here.
   if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
     as_root mkdir -p /etc/postgresql-common
     printf 'create_main_cluster = false\n' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
   fi
   as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o Dpkg::Options::=--force-confold "${missing[@]}" >&2
 }
 
 need_build() {
-  apt_need "postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR" clang libclang-dev gcc make pkg-config
-  if ! cargo pgrx --version 2>/dev/null | grep -qF "$PGRX_VERSION"; then
-    say "installing cargo-pgrx $PGRX_VERSION (a few minutes, once)"
-    cargo install --quiet --locked --version "$PGRX_VERSION" cargo-pgrx >&2
+  command -v cargo >/dev/null || die "no cargo: install Rust first, see https://rustup.rs"
+  if [ -n "${PG_CONFIG:-}" ]; then
+    [ -x "$PG_CONFIG" ] || die "PG_CONFIG=$PG_CONFIG is not a program"
+    [ -e "$("$PG_CONFIG" --includedir-server)/postgres.h" ] || die "$PG_CONFIG belongs to a PostgreSQL without server headers"
+    apt_need clang libclang-dev gcc pkg-config
+  else
+    apt_need "postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR" clang libclang-dev gcc pkg-config
   fi
 }
 
 need_demo() {
   apt_need graphviz
   command -v npm >/dev/null || apt_need npm
+  local cache=${XDG_CACHE_HOME:-$HOME/.cache}/pgflow archive
+  archive=$cache/vega-datasets-$DATA_VERSION.tgz
+  if [ ! -e "$archive" ]; then
+    say "downloading the public data (npm package vega-datasets $DATA_VERSION, 17 MB, once)"
+    mkdir -p "$cache"
+    local fresh
+    fresh=$(mktemp -d)
+    (cd "$fresh" && npm pack --silent "vega-datasets@$DATA_VERSION" >/dev/null)
+    printf '%s  %s\n' "$DATA_SHA256" "$fresh/vega-datasets-$DATA_VERSION.tgz" | sha256sum --check --quiet >&2
+    mv "$fresh/vega-datasets-$DATA_VERSION.tgz" "$archive"
+    rmdir "$fresh"
+  fi
 }
 
 need_lint() {
-  rustup component list --installed 2>/dev/null | grep -q '^clippy' || rustup component add clippy rustfmt >&2 || true
+  if ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
+    say "adding rustfmt and clippy to the Rust toolchain"
+    rustup component add rustfmt clippy >&2
+  fi
+  apt_need shellcheck
 }
 
 [ $# = 0 ] && set -- build
-for what in "$@"; do
-  case "$what" in
-    build | demo | lint) "need_$what" ;;
-    *) say "unknown part '$what' (build, demo, lint)"; exit 2 ;;
+for part in "$@"; do
+  case "$part" in
+    build | demo | lint) "need_$part" ;;
+    *) die "unknown part '$part' (build, demo, lint)" ;;
   esac
 done

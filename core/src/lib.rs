@@ -4,3 +4,6 @@
 
 pub mod definition;
 pub mod diagram;
+pub mod queue;
+pub mod ring;
+mod text;

@@ -6,8 +6,420 @@
 -- N a node was stopped: its queued tasks are dropped, its running ones cancelled
 -- E the task task_low was ended here (a step whose child run has ended): treat it as an outcome
 -- R a row is locked by a client: ask again about (flow_id, node_no) when told
--- S the node has task_low open steps: its own task has finished
 -- T the node's time is up at "at"
 -- F the run has finished
 CREATE TYPE flow.effect_t AS (
   kind TEXT, flow_id BIGINT, node_no INT, task_low BIGINT, task_high BIGINT, at TIMESTAMPTZ);
+
+-- Inserts the own tasks of nodes that have just been opened (state O) and returns an A effect for each run.
+CREATE FUNCTION flow.insert_node_tasks(_flow_ids BIGINT[], _node_nos INT[])
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY
+    WITH opened AS (
+      SELECT o.flow_id, o.node_no, nextval('async.task_id_seq') AS task_id,
+             coalesce(n.target, 'local') AS target,
+             coalesce(r.force_priority, n.priority) AS priority,
+             r.run_as, n.node_timeout, n.on_partial_fail,
+             coalesce(g.asynchronous_finish, false) AND NOT n.synchronous AS asynchronous_finish,
+             coalesce(g.concurrency_track_yielded, false) AS track_yielded,
+             CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END AS concurrency_pool
+      FROM unnest(_flow_ids, _node_nos) AS o (flow_id, node_no)
+      JOIN flow.flow r ON r.flow_id = o.flow_id
+      JOIN flow.definition d ON d.definition_id = r.definition_id
+      JOIN flow.definition_node n ON n.definition_id = r.definition_id AND n.node_no = o.node_no
+      LEFT JOIN async.target g ON g.target = coalesce(n.target, 'local')
+      ORDER BY o.flow_id, o.node_no),
+    pushed AS (
+      INSERT INTO async.task (task_id, target, priority, run_as, flow_id, node_no, is_step, asynchronous_finish,
+                              track_yielded, on_partial_fail, concurrency_pool, manual_timeout, source)
+      SELECT o.task_id, o.target, o.priority, o.run_as, o.flow_id, o.node_no, false, o.asynchronous_finish,
+             o.track_yielded, o.on_partial_fail, o.concurrency_pool, o.node_timeout, 'flow'
+      FROM opened o),
+    noted AS (
+      UPDATE flow.flow_node c SET task_id = o.task_id
+      FROM opened o WHERE c.flow_id = o.flow_id AND c.node_no = o.node_no)
+    SELECT 'A', o.flow_id, NULL::int, min(o.task_id), max(o.task_id), NULL::timestamptz
+    FROM opened o GROUP BY o.flow_id;
+END
+$$;
+COMMENT ON FUNCTION flow.insert_node_tasks IS 'Internal: inserts the own tasks of nodes that were opened.';
+
+-- Makes the steps of a node ready whose own task has finished (or that has none): the static ones of its definition, and
+-- those that were pushed before it started. Returns A effects.
+CREATE FUNCTION flow.release_steps(_flow_id BIGINT, _node_no INT)
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _static JSONB[];
+  _low BIGINT;
+  _high BIGINT;
+BEGIN
+  SELECT array(SELECT jsonb_array_elements(n.steps)) INTO _static
+  FROM flow.flow r JOIN flow.definition_node n ON n.definition_id = r.definition_id AND n.node_no = _node_no
+  WHERE r.flow_id = _flow_id AND n.steps IS NOT NULL;
+  IF _static IS NOT NULL AND cardinality(_static) > 0 THEN
+    SELECT i.task_low, i.task_high INTO _low, _high FROM flow.insert_steps(_flow_id, _node_no, _static, false) i;
+    IF _low IS NOT NULL THEN
+      RETURN NEXT ROW('A', _flow_id, _node_no, _low, _high, NULL)::flow.effect_t;
+    END IF;
+  END IF;
+  WITH held AS (
+    UPDATE async.task t SET eligible_when = NULL
+    FROM flow.flow_step s
+    WHERE s.flow_id = _flow_id AND s.node_no = _node_no AND t.task_id = s.task_id
+      AND t.eligible_when = 'infinity' AND t.processed IS NULL
+    RETURNING t.task_id)
+  SELECT min(held.task_id), max(held.task_id) INTO _low, _high FROM held;
+  IF _low IS NOT NULL THEN
+    RETURN NEXT ROW('A', _flow_id, _node_no, _low, _high, NULL)::flow.effect_t;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flow.release_steps IS
+  'Internal: makes the static steps of a node and those pushed before it started ready to run.';
+
+-- Opens nodes whose parents have all ended, and follows what ends at once. _flow_ids/_node_nos: nodes that have just
+-- ended; their children are counted down. The caller holds the lock on the runs' rows.
+CREATE FUNCTION flow.propagate(_flow_ids BIGINT[], _node_nos INT[])
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _ended_flows BIGINT[] := _flow_ids;   -- ended in this round
+  _ended_nodes INT[] := _node_nos;
+  _all_flows BIGINT[] := '{}';          -- ended in any round
+  _all_nodes INT[] := '{}';
+  _ready_flows BIGINT[];
+  _ready_nodes INT[];
+  _open_flows BIGINT[];
+  _open_nodes INT[];
+  _stepping RECORD;
+BEGIN
+  -- Each round moves at least one edge further down: the longest path bounds the rounds.
+  WHILE cardinality(_ended_flows) > 0 LOOP
+    _all_flows := _all_flows || _ended_flows;
+    _all_nodes := _all_nodes || _ended_nodes;
+    WITH hit AS (
+      SELECT e.flow_id, d.node_no, count(*)::int AS parents,
+             min(p.node) FILTER (WHERE p.state IN ('E', 'K', 'C', 'T') AND NOT d.continue_on_failure) AS blocked_by
+      FROM unnest(_ended_flows, _ended_nodes) AS e (flow_id, node_no)
+      JOIN flow.flow r ON r.flow_id = e.flow_id
+      JOIN flow.flow_node p ON p.flow_id = e.flow_id AND p.node_no = e.node_no
+      JOIN flow.definition_edge d ON d.definition_id = r.definition_id AND d.parent_no = e.node_no
+      GROUP BY e.flow_id, d.node_no),
+    counted AS (
+      UPDATE flow.flow_node c
+      SET parents_open = c.parents_open - hit.parents, blocked_by = coalesce(c.blocked_by, hit.blocked_by)
+      FROM hit WHERE c.flow_id = hit.flow_id AND c.node_no = hit.node_no AND c.state = 'W'
+      RETURNING c.flow_id, c.node_no, c.parents_open)
+    SELECT array_agg(counted.flow_id), array_agg(counted.node_no) INTO _ready_flows, _ready_nodes
+    FROM counted WHERE counted.parents_open = 0;
+    _ended_flows := '{}';
+    _ended_nodes := '{}';
+    IF _ready_flows IS NOT NULL THEN
+      SELECT o.ended_flows, o.ended_nodes, o.open_flows, o.open_nodes
+      INTO _ended_flows, _ended_nodes, _open_flows, _open_nodes
+      FROM flow.open_nodes(_ready_flows, _ready_nodes) o;
+      IF cardinality(_open_flows) > 0 THEN
+        RETURN QUERY SELECT * FROM flow.insert_node_tasks(_open_flows, _open_nodes);
+      END IF;
+      FOR _stepping IN
+        SELECT n.flow_id, n.node_no FROM flow.flow_node n
+        WHERE (n.flow_id, n.node_no) IN (SELECT * FROM unnest(_ready_flows, _ready_nodes)) AND n.state = 'S'
+      LOOP
+        RETURN QUERY SELECT * FROM flow.release_steps(_stepping.flow_id, _stepping.node_no);
+      END LOOP;
+    END IF;
+  END LOOP;
+  RETURN QUERY SELECT * FROM flow.count_ended(_all_flows, _all_nodes);
+END
+$$;
+COMMENT ON FUNCTION flow.propagate IS
+  'Internal: counts the children of ended nodes down and opens, skips or ends them, until nothing moves.';
+
+-- Decides what becomes of nodes whose parents have all ended: skipped below a failure, ended at once when they have
+-- nothing to do, else open.
+CREATE FUNCTION flow.open_nodes(
+  _flow_ids BIGINT[], _node_nos INT[],
+  OUT ended_flows BIGINT[], OUT ended_nodes INT[], OUT open_flows BIGINT[], OUT open_nodes INT[])
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  WITH verdict AS (
+    SELECT c.flow_id, c.node_no,
+           CASE
+             WHEN c.blocked_by IS NOT NULL THEN 'K'
+             WHEN c.excluded THEN 'N'
+             WHEN NOT n.empty THEN 'O'
+             WHEN n.steps IS NOT NULL
+               OR EXISTS (SELECT FROM flow.flow_step s WHERE s.flow_id = c.flow_id AND s.node_no = c.node_no) THEN 'S'
+             -- An empty node that somebody is pushing to right now: decided when the push has ended.
+             WHEN NOT EXISTS (SELECT FROM flow.flow_node f WHERE f.flow_id = c.flow_id AND f.node_no = c.node_no
+                              FOR UPDATE SKIP LOCKED) THEN 'S'
+             ELSE 'F'
+           END AS state
+    FROM unnest(_flow_ids, _node_nos) AS r (flow_id, node_no)
+    JOIN flow.flow_node c ON c.flow_id = r.flow_id AND c.node_no = r.node_no
+    JOIN flow.flow f ON f.flow_id = c.flow_id
+    JOIN flow.definition_node n ON n.definition_id = f.definition_id AND n.node_no = c.node_no
+    WHERE c.state = 'W'),
+  changed AS (
+    UPDATE flow.flow_node c
+    SET state = v.state,
+        opened = CASE WHEN v.state IN ('O', 'S', 'F') THEN clock_timestamp() END,
+        ended = CASE WHEN v.state IN ('K', 'N', 'F') THEN clock_timestamp() END,
+        error = CASE WHEN v.state = 'K' THEN format('not run because %s failed', c.blocked_by) END
+    FROM verdict v WHERE c.flow_id = v.flow_id AND c.node_no = v.node_no
+    RETURNING c.flow_id, c.node_no, c.state)
+  SELECT coalesce(array_agg(c.flow_id) FILTER (WHERE c.state IN ('K', 'N', 'F')), '{}'),
+         coalesce(array_agg(c.node_no) FILTER (WHERE c.state IN ('K', 'N', 'F')), '{}'),
+         coalesce(array_agg(c.flow_id) FILTER (WHERE c.state = 'O'), '{}'),
+         coalesce(array_agg(c.node_no) FILTER (WHERE c.state = 'O'), '{}')
+  INTO ended_flows, ended_nodes, open_flows, open_nodes
+  FROM changed c;
+END
+$$;
+COMMENT ON FUNCTION flow.open_nodes IS 'Internal: opens, skips or ends nodes whose parents have all ended.';
+
+-- Adds ended nodes to their runs' counters; a run that is complete ends, and with it the step that started it.
+CREATE FUNCTION flow.count_ended(_flow_ids BIGINT[], _node_nos INT[])
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY
+    WITH ended AS (
+      SELECT e.flow_id, count(*)::int AS nodes,
+             (count(*) FILTER (WHERE n.state IN ('E', 'K', 'C', 'T')))::int AS failed,
+             (array_agg(n.node || ': ' || n.error ORDER BY n.ended, n.node_no)
+               FILTER (WHERE n.state IN ('E', 'T')))[1] AS error
+      FROM unnest(_flow_ids, _node_nos) AS e (flow_id, node_no)
+      JOIN flow.flow_node n ON n.flow_id = e.flow_id AND n.node_no = e.node_no
+      GROUP BY e.flow_id),
+    counted AS (
+      UPDATE flow.flow r
+      SET count_finished_nodes = r.count_finished_nodes + ended.nodes,
+          count_failed_nodes = r.count_failed_nodes + ended.failed,
+          first_error = coalesce(r.first_error, ended.error),
+          processed = CASE WHEN r.count_finished_nodes + ended.nodes = r.count_nodes THEN clock_timestamp() END
+      FROM ended WHERE r.flow_id = ended.flow_id AND r.processed IS NULL
+      RETURNING r.flow_id, r.flow, r.parent_task_id, r.processed, r.count_failed_nodes, r.first_error),
+    parents AS (
+      UPDATE async.task t
+      SET processed = clock_timestamp(),
+          failed = c.count_failed_nodes > 0,
+          finish_status = CASE WHEN c.count_failed_nodes > 0 THEN 'FAILED' ELSE 'FINISHED' END::async.finish_status_t,
+          processing_error = CASE WHEN c.count_failed_nodes > 0
+                                  THEN format('run %s of flow %s failed: %s', c.flow_id, c.flow, c.first_error) END
+      FROM counted c
+      WHERE c.processed IS NOT NULL AND t.task_id = c.parent_task_id AND t.processed IS NULL
+      RETURNING t.task_id, t.flow_id, t.node_no)
+    SELECT 'F', c.flow_id, NULL::int, NULL::bigint, NULL::bigint, NULL::timestamptz FROM counted c
+    WHERE c.processed IS NOT NULL
+    UNION ALL
+    SELECT 'E', p.flow_id, p.node_no, p.task_id, p.task_id, NULL FROM parents p;
+END
+$$;
+COMMENT ON FUNCTION flow.count_ended IS 'Internal: adds ended nodes to their runs'' counters and ends complete runs.';
+
+-- Turns effects that arise in a client's transaction into announcements.
+CREATE FUNCTION flow.announce_effects(_effects flow.effect_t[]) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _effect flow.effect_t;
+BEGIN
+  FOREACH _effect IN ARRAY _effects LOOP
+    CASE _effect.kind
+      WHEN 'A' THEN PERFORM async.announce_tasks(_effect.task_low, _effect.task_high, _effect.flow_id, _effect.node_no);
+      WHEN 'E' THEN PERFORM async.announce_ended(ARRAY[_effect.task_low]);
+      WHEN 'R' THEN PERFORM async.announce_node(_effect.flow_id, _effect.node_no);
+      ELSE PERFORM async.announce_run(_effect.flow_id);
+    END CASE;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION flow.announce_effects IS 'Internal: tells the dispatcher what a client''s transaction has decided.';
+
+-- Opens every waiting node of a run that has no open parent, in the caller's transaction.
+CREATE FUNCTION flow.start_run(_flow_id BIGINT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _opened RECORD;
+  _effects flow.effect_t[] := '{}';
+  _node INT;
+BEGIN
+  SELECT o.* INTO _opened
+  FROM (SELECT array_agg(n.flow_id) AS flows, array_agg(n.node_no) AS nodes FROM flow.flow_node n
+        WHERE n.flow_id = _flow_id AND n.state = 'W' AND n.parents_open = 0) ready,
+       flow.open_nodes(ready.flows, ready.nodes) o
+  WHERE ready.flows IS NOT NULL;
+  IF cardinality(_opened.open_flows) > 0 THEN
+    _effects := _effects || array(SELECT e FROM flow.insert_node_tasks(_opened.open_flows, _opened.open_nodes) e);
+  END IF;
+  FOR _node IN SELECT n.node_no FROM flow.flow_node n
+               WHERE n.flow_id = _flow_id AND n.state = 'S' AND n.task_id IS NULL AND n.parents_open = 0 LOOP
+    _effects := _effects || array(SELECT e FROM flow.release_steps(_flow_id, _node) e);
+  END LOOP;
+  _effects := _effects || array(SELECT e FROM flow.propagate(_opened.ended_flows, _opened.ended_nodes) e);
+  PERFORM flow.announce_effects(_effects);
+  PERFORM async.announce_run(_flow_id);
+END
+$$;
+COMMENT ON FUNCTION flow.start_run IS 'Internal: opens the waiting nodes of a run that have no open parent.';
+
+-- Looks at nodes that may have ended and decides. _failed_tasks: for each node the failed step that made it a candidate,
+-- or null. Runs in the dispatcher; skips what clients have locked.
+CREATE FUNCTION flow.settle(_flow_ids BIGINT[], _node_nos INT[], _failed_tasks BIGINT[])
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _locked BIGINT[];
+  _node RECORD;
+  _steps RECORD;
+  _error TEXT;
+  _state "char";
+  _ended_flows BIGINT[] := '{}';
+  _ended_nodes INT[] := '{}';
+BEGIN
+  _locked := array(
+    SELECT r.flow_id FROM flow.flow r WHERE r.flow_id = ANY (_flow_ids) AND r.processed IS NULL
+    ORDER BY r.flow_id FOR NO KEY UPDATE SKIP LOCKED);
+  RETURN QUERY
+    SELECT DISTINCT 'R', c.flow_id, c.node_no, NULL::bigint, NULL::bigint, NULL::timestamptz
+    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no)
+    JOIN flow.flow r ON r.flow_id = c.flow_id AND r.processed IS NULL
+    WHERE c.flow_id <> ALL (_locked);
+
+  FOR _node IN
+    SELECT n.flow_id, n.node_no, n.node, n.state, n.task_id, d.all_steps_must_complete,
+           d.node_timeout, t.processed AS own_ended, t.failed AS own_failed, t.finish_status AS own_status,
+           t.processing_error AS own_error, t.first_consumed,
+           s.processed IS NOT NULL AND s.failed AS step_failed, s.finish_status AS step_status,
+           s.processing_error AS step_error, s.task_data AS step_arguments
+    FROM (SELECT c.flow_id, c.node_no, min(c.task_id) AS task_id
+          FROM unnest(_flow_ids, _node_nos, _failed_tasks) AS c (flow_id, node_no, task_id)
+          WHERE c.flow_id = ANY (_locked) GROUP BY c.flow_id, c.node_no) c
+    JOIN flow.flow r ON r.flow_id = c.flow_id
+    JOIN flow.flow_node n ON n.flow_id = c.flow_id AND n.node_no = c.node_no AND n.state IN ('O', 'S')
+    JOIN flow.definition_node d ON d.definition_id = r.definition_id AND d.node_no = n.node_no
+    LEFT JOIN async.task t ON t.task_id = n.task_id
+    LEFT JOIN async.task s ON s.task_id = c.task_id
+    ORDER BY n.flow_id, n.node_no
+  LOOP
+    _state := NULL;
+    _error := NULL;
+    IF _node.own_failed THEN
+      _state := CASE _node.own_status WHEN 'TIMED_OUT' THEN 'T' WHEN 'CANCELED' THEN 'C' ELSE 'E' END;
+      _error := _node.own_error;
+    ELSIF _node.step_failed AND _node.all_steps_must_complete THEN
+      _state := CASE _node.step_status WHEN 'TIMED_OUT' THEN 'T' ELSE 'E' END;
+      _error := format('step %s failed: %s', _node.step_arguments, _node.step_error);
+    ELSIF _node.state = 'O' AND _node.own_ended IS NOT NULL THEN
+      UPDATE flow.flow_node n SET state = 'S', times_up = _node.first_consumed + _node.node_timeout
+      WHERE n.flow_id = _node.flow_id AND n.node_no = _node.node_no;
+      RETURN QUERY SELECT * FROM flow.release_steps(_node.flow_id, _node.node_no);
+      IF _node.node_timeout IS NOT NULL THEN
+        RETURN NEXT ROW('T', _node.flow_id, _node.node_no, NULL, NULL,
+                        _node.first_consumed + _node.node_timeout)::flow.effect_t;
+      END IF;
+    ELSIF _node.state = 'O' THEN
+      CONTINUE;   -- its own task is open
+    END IF;
+
+    IF _state IS NULL THEN
+      -- Its own task has finished. Nobody may be pushing, and no step may be open: looked at under the lock that keeps
+      -- pushers out, by a statement that begins after the lock was taken.
+      PERFORM FROM flow.flow_node n WHERE n.flow_id = _node.flow_id AND n.node_no = _node.node_no
+      FOR UPDATE SKIP LOCKED;
+      IF NOT FOUND THEN
+        RETURN NEXT ROW('R', _node.flow_id, _node.node_no, NULL, NULL, NULL)::flow.effect_t;
+        CONTINUE;
+      END IF;
+      SELECT count(*) FILTER (WHERE t.processed IS NULL) AS open,
+             min(t.task_id) FILTER (WHERE t.failed) AS failed
+      INTO _steps
+      FROM flow.flow_step s JOIN async.task t ON t.task_id = s.task_id
+      WHERE s.flow_id = _node.flow_id AND s.node_no = _node.node_no;
+      IF _steps.failed IS NOT NULL AND _node.all_steps_must_complete THEN
+        SELECT CASE t.finish_status WHEN 'TIMED_OUT' THEN 'T' ELSE 'E' END,
+               format('step %s failed: %s', t.task_data, t.processing_error)
+        INTO _state, _error FROM async.task t WHERE t.task_id = _steps.failed;
+      ELSIF _steps.open > 0 THEN
+        CONTINUE;
+      ELSE
+        _state := 'F';
+      END IF;
+    END IF;
+
+    UPDATE flow.flow_node n SET state = _state, ended = clock_timestamp(), error = _error
+    WHERE n.flow_id = _node.flow_id AND n.node_no = _node.node_no;
+    IF _state <> 'F' THEN
+      PERFORM flow.stop_tasks(_node.flow_id, _node.node_no, format('stopped because node %s failed', _node.node));
+      RETURN NEXT ROW('N', _node.flow_id, _node.node_no, NULL, NULL, NULL)::flow.effect_t;
+    END IF;
+    _ended_flows := _ended_flows || _node.flow_id;
+    _ended_nodes := _ended_nodes || _node.node_no;
+  END LOOP;
+
+  IF cardinality(_ended_flows) > 0 THEN
+    RETURN QUERY SELECT * FROM flow.propagate(_ended_flows, _ended_nodes);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flow.settle IS 'Internal: decides about nodes that may have ended; the dispatcher''s entry to the cascade.';
+
+-- Cancels the open tasks of a node and the runs they started. Rows that a worker is just ending are left to it.
+CREATE FUNCTION flow.stop_tasks(_flow_id BIGINT, _node_no INT, _error TEXT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _child BIGINT;
+BEGIN
+  PERFORM async.end_tasks(array(
+    SELECT n.task_id FROM flow.flow_node n
+    WHERE n.flow_id = _flow_id AND n.node_no = _node_no AND n.task_id IS NOT NULL
+    UNION ALL
+    SELECT s.task_id FROM flow.flow_step s WHERE s.flow_id = _flow_id AND s.node_no = _node_no), 'CANCELED', _error);
+  FOR _child IN
+    SELECT r.flow_id FROM flow.flow r JOIN flow.flow_step s ON s.task_id = r.parent_task_id
+    WHERE r.parent_flow_id = _flow_id AND r.processed IS NULL AND s.flow_id = _flow_id AND s.node_no = _node_no
+  LOOP
+    PERFORM flow.cancel_run(_child, _error);
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION flow.stop_tasks IS 'Internal: cancels the open tasks of a node and the child runs of its steps.';
+
+-- A node's time is up: it fails with its open tasks.
+CREATE FUNCTION flow.time_out_nodes(_flow_ids BIGINT[], _node_nos INT[])
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _node RECORD;
+  _locked BIGINT[];
+  _ended_flows BIGINT[] := '{}';
+  _ended_nodes INT[] := '{}';
+BEGIN
+  _locked := array(
+    SELECT r.flow_id FROM flow.flow r WHERE r.flow_id = ANY (_flow_ids) AND r.processed IS NULL
+    ORDER BY r.flow_id FOR NO KEY UPDATE SKIP LOCKED);
+  RETURN QUERY
+    SELECT 'T', c.flow_id, c.node_no, NULL::bigint, NULL::bigint, clock_timestamp() + interval '100 ms'
+    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no)
+    JOIN flow.flow r ON r.flow_id = c.flow_id AND r.processed IS NULL
+    WHERE c.flow_id <> ALL (_locked);
+  FOR _node IN
+    SELECT n.flow_id, n.node_no, n.node
+    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no)
+    JOIN flow.flow_node n ON n.flow_id = c.flow_id AND n.node_no = c.node_no
+    WHERE n.flow_id = ANY (_locked) AND n.state = 'S' AND n.times_up <= clock_timestamp()
+    ORDER BY n.flow_id, n.node_no
+  LOOP
+    UPDATE flow.flow_node n SET state = 'T', ended = clock_timestamp(), error = 'node_timeout: its steps took too long'
+    WHERE n.flow_id = _node.flow_id AND n.node_no = _node.node_no;
+    PERFORM async.end_tasks(array(SELECT s.task_id FROM flow.flow_step s
+                                  WHERE s.flow_id = _node.flow_id AND s.node_no = _node.node_no),
+                            'TIMED_OUT', format('time-out of node %s', _node.node));
+    PERFORM flow.stop_tasks(_node.flow_id, _node.node_no, format('time-out of node %s', _node.node));
+    RETURN NEXT ROW('N', _node.flow_id, _node.node_no, NULL, NULL, NULL)::flow.effect_t;
+    _ended_flows := _ended_flows || _node.flow_id;
+    _ended_nodes := _ended_nodes || _node.node_no;
+  END LOOP;
+  IF cardinality(_ended_flows) > 0 THEN
+    RETURN QUERY SELECT * FROM flow.propagate(_ended_flows, _ended_nodes);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flow.time_out_nodes IS 'Internal: fails nodes whose node_timeout has passed while their steps run.';

@@ -1,0 +1,51 @@
+# Every target installs what it lacks through scripts/setup.sh, which does nothing when nothing is missing.
+# PG_CONFIG=… chooses the PostgreSQL to build for (default: Debian's PostgreSQL 15).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint scratch scratch-stop install bench soak sql-reference
+ifdef PG_CONFIG
+export PG_CONFIG
+endif
+
+help: ## list the targets
+	@echo "pgflow: flows inside PostgreSQL"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: ## run a flow on public flight data, live, and draw its diagram (demo/out)
+	@scripts/setup.sh build demo
+	@demo/run.sh
+
+test: ## run all test layers, the fast ones first
+	@scripts/setup.sh build demo
+	@scripts/test.sh
+
+lint: ## check formatting, clippy, SQL and shell style, and that the SQL reference is current
+	@scripts/setup.sh build lint
+	@scripts/lint.sh
+
+scratch: ## start (or reuse) a scratch cluster; prints the shell lines to connect with: eval "$(make scratch)"
+	@scripts/setup.sh build
+	@scripts/install.sh >&2
+	@scripts/scratch.sh start
+
+scratch-stop: ## stop the scratch cluster and remove it
+	@scripts/scratch.sh stop
+
+install: ## build and install the extension for the server of PG_CONFIG=…
+	@scripts/setup.sh build
+	@scripts/install.sh
+
+bench: ## measure throughput against pgbench, latency, chain and fan-out
+	@scripts/setup.sh build
+	@scripts/install.sh
+	@benches/run.sh
+
+soak: ## kill the engine's processes over and over while it works (minutes; MINUTES=…)
+	@scripts/setup.sh build
+	@scripts/install.sh
+	@scripts/soak.sh
+
+sql-reference: ## write docs/sql-reference.md anew from the comments in the database
+	@scripts/setup.sh build
+	@scripts/install.sh
+	@scripts/sql-reference.sh

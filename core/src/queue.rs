@@ -1,0 +1,391 @@
+//! The dispatcher's memory of open tasks: which wait in which lane, which are handed out, which wait for something else.
+//!
+//! It is a cache of the tables: it decides the order of work, never whether something is done. Its size is bounded by
+//! the tasks that are loaded (`LOAD` a lane), handed out, or waiting for a time; what else waits is a range of ids.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// Rows read at once from a range.
+pub const LOAD: usize = 1024;
+/// A lane below this many loaded tasks reads on.
+pub const LOW: usize = 256;
+
+/// What tasks of a lane have in common: who runs them, in which pool, and how urgently (lower first).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    pub role: u32,
+    pub pool: usize,
+    pub priority: i32,
+}
+
+/// Ids that may hold open tasks. Flow 0 and node -1 stand for any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    pub low: i64,
+    pub high: i64,
+    pub flow_id: i64,
+    pub node_no: i32,
+}
+
+/// A node of a run.
+pub type Node = (i64, i32);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// In its lane's queue.
+    Queued,
+    /// Handed to the worker in this slot.
+    Assigned(usize),
+    /// Yielded, leased or put off.
+    Waiting,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    pub node: Node,
+    pub is_step: bool,
+    pub lane: usize,
+    /// The attempt that comes next or runs.
+    pub attempt: i32,
+    pub state: State,
+}
+
+#[derive(Debug)]
+pub struct Lane {
+    pub key: Key,
+    queue: VecDeque<i64>,
+    /// Entries of `queue` that still count: forgotten tasks leave theirs behind.
+    live: usize,
+    backlog: VecDeque<Range>,
+    /// Smoothed duration of a task, microseconds; none has been seen yet while negative.
+    mean: f64,
+}
+
+impl Lane {
+    pub fn waiting(&self) -> usize {
+        self.live
+    }
+
+    /// How many tasks a worker should hold at once: enough for about 3 ms, so that short ones never wait for the
+    /// dispatcher and long ones never wait behind each other.
+    pub fn depth(&self, most: usize) -> usize {
+        if self.mean < 0.0 {
+            1
+        } else {
+            ((3000.0 / self.mean.max(1.0)) as usize).clamp(1, most)
+        }
+    }
+}
+
+/// What is known of a node's tasks.
+#[derive(Default, Debug, Clone, Copy)]
+struct Open {
+    tasks: usize,
+    ranges: usize,
+}
+
+#[derive(Default, Debug)]
+pub struct Queue {
+    lanes: Vec<Lane>,
+    by_key: HashMap<Key, usize>,
+    tasks: HashMap<i64, Task>,
+    nodes: HashMap<Node, Open>,
+}
+
+impl Queue {
+    pub fn task(&self, task_id: i64) -> Option<&Task> {
+        self.tasks.get(&task_id)
+    }
+
+    pub fn knows(&self, task_id: i64) -> bool {
+        self.tasks.contains_key(&task_id)
+    }
+
+    pub fn lane(&self, lane: usize) -> &Lane {
+        &self.lanes[lane]
+    }
+
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.lanes.iter().all(|l| l.backlog.is_empty())
+    }
+
+    /// Tasks in queues, and whether more lie in ranges.
+    pub fn waiting(&self) -> (usize, bool) {
+        (self.lanes.iter().map(|l| l.live).sum(), self.lanes.iter().any(|l| !l.backlog.is_empty()))
+    }
+
+    /// Tasks that wait in queues of a pool.
+    pub fn waiting_in(&self, pool: usize) -> usize {
+        self.lanes.iter().filter(|l| l.key.pool == pool).map(|l| l.live).sum()
+    }
+
+    pub fn lane_of(&mut self, key: Key) -> usize {
+        *self.by_key.entry(key).or_insert_with(|| {
+            self.lanes.push(Lane { key, queue: VecDeque::new(), live: 0, backlog: VecDeque::new(), mean: -1.0 });
+            self.lanes.len() - 1
+        })
+    }
+
+    /// Adds a task that is not known yet. `state` is `Queued` or `Waiting`.
+    pub fn add(&mut self, task_id: i64, task: Task) {
+        debug_assert!(!self.tasks.contains_key(&task_id));
+        if task.state == State::Queued {
+            self.lanes[task.lane].queue.push_back(task_id);
+            self.lanes[task.lane].live += 1;
+        }
+        if task.node.0 != 0 {
+            self.nodes.entry(task.node).or_default().tasks += 1;
+        }
+        self.tasks.insert(task_id, task);
+    }
+
+    /// A task waits no more for something else, or comes back from a worker: it is queued, at the front where it was.
+    pub fn requeue(&mut self, task_id: i64, attempt: i32) {
+        if let Some(task) = self.tasks.get_mut(&task_id) {
+            task.attempt = attempt;
+            if task.state != State::Queued {
+                task.state = State::Queued;
+                self.lanes[task.lane].queue.push_front(task_id);
+                self.lanes[task.lane].live += 1;
+            }
+        }
+    }
+
+    /// The task is neither queued nor running.
+    pub fn wait(&mut self, task_id: i64, attempt: i32) {
+        if let Some(task) = self.tasks.get_mut(&task_id) {
+            if task.state == State::Queued {
+                self.lanes[task.lane].live -= 1;
+            }
+            task.state = State::Waiting;
+            task.attempt = attempt;
+        }
+    }
+
+    /// Forgets a task. Returns what was known of it, and whether its node has no known open task left.
+    pub fn forget(&mut self, task_id: i64) -> Option<(Task, bool)> {
+        let task = self.tasks.remove(&task_id)?;
+        if task.state == State::Queued {
+            self.lanes[task.lane].live -= 1;
+        }
+        Some((task, self.count_down(task.node, |open| open.tasks -= 1)))
+    }
+
+    fn count_down(&mut self, node: Node, change: impl FnOnce(&mut Open)) -> bool {
+        let Some(open) = self.nodes.get_mut(&node) else { return true };
+        change(open);
+        let none = open.tasks == 0 && open.ranges == 0;
+        if none {
+            self.nodes.remove(&node);
+        }
+        none
+    }
+
+    /// Known tasks for which `which` holds.
+    pub fn find(&self, which: impl Fn(&Task) -> bool) -> Vec<i64> {
+        self.tasks.iter().filter(|(_, t)| which(t)).map(|(id, _)| *id).collect()
+    }
+
+    /// Keeps a range for later, behind what the lane has.
+    pub fn keep(&mut self, lane: usize, range: Range) {
+        self.lanes[lane].backlog.push_back(range);
+        if range.flow_id != 0 && range.node_no >= 0 {
+            self.nodes.entry((range.flow_id, range.node_no)).or_default().ranges += 1;
+        }
+    }
+
+    /// A range to read now, of a lane that runs low.
+    pub fn next_range(&mut self) -> Option<Range> {
+        let lane = self.lanes.iter_mut().find(|l| l.live < LOW && !l.backlog.is_empty())?;
+        lane.backlog.pop_front()
+    }
+
+    /// A range has been read (or dropped): its node does not wait for it any more. Returns whether the node has no known
+    /// open task left.
+    pub fn range_done(&mut self, range: Range) -> bool {
+        range.flow_id != 0
+            && range.node_no >= 0
+            && self.count_down((range.flow_id, range.node_no), |open| open.ranges = open.ranges.saturating_sub(1))
+    }
+
+    /// Drops everything known of a run or, with `node_no`, of one of its nodes; what is with a worker stays known and is
+    /// returned.
+    pub fn drop_flow(&mut self, flow_id: i64, node_no: Option<i32>) -> Vec<i64> {
+        let is_in = |n: Node| n.0 == flow_id && node_no.is_none_or(|no| n.1 == no);
+        for lane in &mut self.lanes {
+            lane.backlog.retain(|r| r.flow_id != flow_id || node_no.is_some_and(|no| r.node_no != no));
+        }
+        for (node, open) in &mut self.nodes {
+            if is_in(*node) {
+                open.ranges = 0;
+            }
+        }
+        let (assigned, others): (Vec<i64>, Vec<i64>) = self
+            .find(|t| is_in(t.node))
+            .into_iter()
+            .partition(|id| matches!(self.tasks[id].state, State::Assigned(_)));
+        for id in others {
+            self.forget(id);
+        }
+        self.nodes.retain(|node, open| !is_in(*node) || open.tasks > 0);
+        assigned
+    }
+
+    /// Forgets everything that is not with a worker.
+    pub fn clear(&mut self) {
+        self.tasks.retain(|_, t| matches!(t.state, State::Assigned(_)));
+        self.nodes.clear();
+        for task in self.tasks.values() {
+            if task.node.0 != 0 {
+                self.nodes.entry(task.node).or_default().tasks += 1;
+            }
+        }
+        for lane in &mut self.lanes {
+            lane.queue.clear();
+            lane.live = 0;
+            lane.backlog.clear();
+        }
+    }
+
+    /// Lanes with waiting tasks, the most urgent first; among equals the one whose first task is oldest.
+    pub fn order(&mut self) -> Vec<usize> {
+        let mut order: Vec<(i32, i64, usize)> = Vec::new();
+        for (i, lane) in self.lanes.iter_mut().enumerate() {
+            while let Some(&first) = lane.queue.front() {
+                if self.tasks.get(&first).is_some_and(|t| t.state == State::Queued && t.lane == i) {
+                    order.push((lane.key.priority, first, i));
+                    break;
+                }
+                lane.queue.pop_front();
+            }
+        }
+        order.sort_unstable();
+        order.into_iter().map(|(_, _, lane)| lane).collect()
+    }
+
+    /// Hands up to `most` waiting tasks of a lane to a slot: (task, attempt).
+    pub fn take(&mut self, lane: usize, most: usize, slot: usize) -> Vec<(i64, i32)> {
+        let mut taken = Vec::new();
+        while taken.len() < most {
+            let Some(task_id) = self.lanes[lane].queue.pop_front() else { break };
+            let Some(task) = self.tasks.get_mut(&task_id) else { continue };
+            if task.state == State::Queued && task.lane == lane {
+                task.state = State::Assigned(slot);
+                self.lanes[lane].live -= 1;
+                taken.push((task_id, task.attempt));
+            }
+        }
+        taken
+    }
+
+    /// Hands one waiting task to a slot.
+    pub fn take_one(&mut self, task_id: i64, slot: usize) -> bool {
+        let Some(task) = self.tasks.get_mut(&task_id).filter(|t| t.state == State::Queued) else { return false };
+        task.state = State::Assigned(slot);
+        self.lanes[task.lane].live -= 1;
+        true
+    }
+
+    /// A task that a worker holds since before this dispatcher was there.
+    pub fn adopt(&mut self, task_id: i64, task: Task) {
+        debug_assert!(matches!(task.state, State::Assigned(_)));
+        if !self.knows(task_id) {
+            self.add(task_id, task);
+        }
+    }
+
+    /// Learns how long tasks of a lane take.
+    pub fn learn(&mut self, lane: usize, microseconds: u32) {
+        let mean = &mut self.lanes[lane].mean;
+        let new = f64::from(microseconds);
+        *mean = if *mean < 0.0 || new > *mean * 8.0 { new } else { *mean * 0.9 + new * 0.1 };
+    }
+
+    /// Tasks known per node, for tests.
+    pub fn open_nodes(&self) -> HashSet<Node> {
+        self.nodes.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(lane: usize, node: Node) -> Task {
+        Task { node, is_step: true, lane, attempt: 1, state: State::Queued }
+    }
+
+    fn key(priority: i32) -> Key {
+        Key { role: 10, pool: 0, priority }
+    }
+
+    #[test]
+    fn lower_priority_numbers_go_first_and_equals_by_age() {
+        let mut q = Queue::default();
+        let (urgent, calm) = (q.lane_of(key(-1)), q.lane_of(key(0)));
+        let other = q.lane_of(Key { role: 11, pool: 0, priority: 0 });
+        q.add(3, task(calm, (1, 0)));
+        q.add(2, task(other, (2, 0)));
+        q.add(9, task(urgent, (1, 1)));
+        assert_eq!(q.order(), [urgent, other, calm]);
+    }
+
+    #[test]
+    fn a_node_is_done_when_tasks_and_ranges_are() {
+        let mut q = Queue::default();
+        let lane = q.lane_of(key(0));
+        let range = Range { low: 5, high: 9, flow_id: 7, node_no: 2 };
+        q.add(1, task(lane, (7, 2)));
+        q.keep(lane, range);
+        assert!(!q.forget(1).unwrap().1, "a range is left");
+        assert_eq!(q.next_range(), Some(range));
+        assert!(q.range_done(range));
+        assert!(q.open_nodes().is_empty());
+    }
+
+    #[test]
+    fn forgotten_and_waiting_tasks_are_not_handed_out() {
+        let mut q = Queue::default();
+        let lane = q.lane_of(key(0));
+        for id in 1..=4 {
+            q.add(id, task(lane, (1, 0)));
+        }
+        q.forget(1);
+        q.wait(2, 5);
+        assert_eq!(q.take(lane, 10, 3), [(3, 1), (4, 1)]);
+        assert_eq!(q.lane(lane).waiting(), 0);
+        q.requeue(2, 6);
+        assert_eq!(q.take(lane, 10, 3), [(2, 6)]);
+        assert!(q.order().is_empty());
+    }
+
+    #[test]
+    fn dropping_a_run_leaves_what_workers_hold_and_other_runs() {
+        let mut q = Queue::default();
+        let lane = q.lane_of(key(0));
+        q.add(1, task(lane, (1, 0)));
+        q.add(2, task(lane, (1, 1)));
+        q.add(3, task(lane, (2, 0)));
+        q.keep(lane, Range { low: 10, high: 20, flow_id: 1, node_no: 1 });
+        assert_eq!(q.take(lane, 1, 0), [(1, 1)]);
+        assert_eq!(q.drop_flow(1, None), [1]);
+        assert_eq!(q.open_nodes(), HashSet::from([(1, 0), (2, 0)]));
+        assert_eq!(q.next_range(), None);
+        assert_eq!(q.take(lane, 9, 0), [(3, 1)]);
+    }
+
+    #[test]
+    fn depth_follows_the_duration_of_tasks() {
+        let mut q = Queue::default();
+        let lane = q.lane_of(key(0));
+        assert_eq!(q.lane(lane).depth(64), 1, "nothing is known");
+        q.learn(lane, 30);
+        assert_eq!(q.lane(lane).depth(64), 64);
+        q.learn(lane, 1_000_000);
+        assert_eq!(q.lane(lane).depth(64), 1, "one long task is enough to be careful");
+    }
+}

@@ -1,0 +1,179 @@
+-- Running an ended run again, whole, from a node on, or only what failed. The run keeps its number, version and role.
+
+CREATE FUNCTION flow.restart_flow(_flow_id BIGINT, _node TEXT DEFAULT NULL) RETURNS VOID
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+
+CREATE FUNCTION flow.restart_flow_as(_caller OID, _flow_id BIGINT, _node TEXT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _run   flow.flow := flow.require_ended(_caller, _flow_id);
+  _nodes INT[];
+BEGIN
+  IF _node IS NULL THEN
+    _nodes := ARRAY(SELECT n.node_no FROM flow.flow_node n WHERE n.flow_id = _flow_id ORDER BY n.node_no);
+  ELSE
+    SELECT ARRAY[n.node_no] INTO _nodes
+    FROM flow.flow_node n
+    WHERE n.flow_id = _flow_id AND n.node_no = flow.node_number(_run.definition_id, _node) AND NOT n.excluded;
+    IF NOT FOUND THEN
+      RAISE undefined_object USING
+        MESSAGE = format('run %s of flow "%s" has no node "%s"', _flow_id, _run.flow, _node),
+        DETAIL = CASE WHEN _run.only_these_nodes IS NOT NULL
+          THEN 'The run was started with _only_these_nodes; the others take no part in it.'
+          ELSE 'A run keeps the version of its flow that it was started with.' END,
+        HINT = 'flow.v_flow_node_status lists the nodes of a run.';
+    END IF;
+    _nodes := flow.extend_selection(_run.definition_id, _nodes, false, true);
+  END IF;
+  PERFORM flow.reset_nodes(_flow_id, _nodes);
+  PERFORM flow.reopen_run(_flow_id);
+END
+$$;
+
+CREATE FUNCTION flow.retry_failed(_flow_id BIGINT) RETURNS VOID
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+
+CREATE FUNCTION flow.retry_failed_as(_caller OID, _flow_id BIGINT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _run     flow.flow := flow.require_ended(_caller, _flow_id);
+  _failed  INT[] := ARRAY(
+    SELECT n.node_no FROM flow.flow_node n WHERE n.flow_id = _flow_id AND n.state::"char" IN ('E', 'T', 'C', 'K'));
+  _below   INT[];
+  _resumed INT[];
+BEGIN
+  IF _failed = '{}' THEN
+    RAISE NOTICE 'nothing in run % has failed', _flow_id;
+    RETURN;
+  END IF;
+  -- Everything strictly below something that failed runs from its beginning.
+  _below := flow.extend_selection(_run.definition_id, ARRAY(
+    SELECT DISTINCT e.node_no FROM flow.definition_edge e
+    WHERE e.definition_id = _run.definition_id AND e.parent_no IN (SELECT unnest(_failed))), false, true);
+  -- A node whose own part was done (or that has none) and that only steps made fail goes on with those steps.
+  _resumed := ARRAY(
+    SELECT n.node_no
+    FROM flow.flow_node n
+    JOIN flow.definition_node dn ON dn.definition_id = _run.definition_id AND dn.node_no = n.node_no
+    LEFT JOIN async.task t ON t.task_id = n.task_id
+    WHERE n.flow_id = _flow_id AND n.state::"char" IN ('E', 'T', 'C')
+      AND CASE WHEN dn.empty THEN n.opened IS NOT NULL ELSE t.finish_status = 'FINISHED' END
+      AND n.node_no NOT IN (SELECT unnest(_below))
+      AND EXISTS (
+        SELECT FROM flow.flow_step s JOIN async.task st ON st.task_id = s.task_id
+        WHERE s.flow_id = _flow_id AND s.node_no = n.node_no AND st.finish_status IS DISTINCT FROM 'FINISHED'));
+  PERFORM flow.resume_nodes(_flow_id, _resumed);
+  PERFORM flow.reset_nodes(_flow_id, ARRAY(
+    SELECT unnest(_failed) UNION SELECT unnest(_below) EXCEPT SELECT unnest(_resumed)));
+  PERFORM flow.reopen_run(_flow_id);
+END
+$$;
+
+-- Locks a run that is to run again; raises while it is open or cannot run.
+CREATE FUNCTION flow.require_ended(_caller OID, _flow_id BIGINT) RETURNS flow.flow
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _run flow.flow := flow.require_run(_caller, _flow_id, true);
+BEGIN
+  IF _run.processed IS NULL THEN
+    RAISE object_not_in_prerequisite_state USING
+      MESSAGE = format('run %s of flow "%s" is still open', _flow_id, _run.flow),
+      HINT = 'Wait for its end with flow.wait, or end it with flow.cancel; then it can run again.';
+  END IF;
+  PERFORM async.require_engine();
+  PERFORM async.require_runnable_role(_run.run_as);
+  PERFORM flow.require_runnable(_run.definition_id, _run.run_as, CASE WHEN _run.only_these_nodes IS NOT NULL THEN ARRAY(
+    SELECT n.node_no FROM flow.flow_node n WHERE n.flow_id = _flow_id AND NOT n.excluded) END);
+  RETURN _run;
+END
+$$;
+
+-- Makes nodes wait as if they had never run. Their steps and tasks go; what was logged about the tasks stays.
+CREATE FUNCTION flow.reset_nodes(_flow_id BIGINT, _nodes INT[]) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _definition_id BIGINT := (SELECT f.definition_id FROM flow.flow f WHERE f.flow_id = _flow_id);
+BEGIN
+  PERFORM FROM flow.flow_node n
+  WHERE n.flow_id = _flow_id AND n.node_no IN (SELECT unnest(_nodes)) ORDER BY n.node_no FOR UPDATE;
+
+  WITH steps AS (
+    DELETE FROM flow.flow_step s WHERE s.flow_id = _flow_id AND s.node_no IN (SELECT unnest(_nodes)) RETURNING s.task_id
+  )
+  DELETE FROM async.task t WHERE t.task_id IN (
+    SELECT s.task_id FROM steps s
+    UNION ALL
+    SELECT n.task_id FROM flow.flow_node n
+    WHERE n.flow_id = _flow_id AND n.node_no IN (SELECT unnest(_nodes)) AND n.task_id IS NOT NULL);
+
+  WITH reset AS (
+    SELECT u.node_no FROM unnest(_nodes) AS u(node_no)
+  ), parents AS (
+    -- Of parents that stay as they ended, only the outcome counts.
+    SELECT e.node_no, count(*) FILTER (WHERE r.node_no IS NOT NULL OR p.state::"char" IN ('W', 'O', 'S')) AS open,
+      min(p.node) FILTER (WHERE r.node_no IS NULL AND NOT e.continue_on_failure
+        AND p.state::"char" IN ('E', 'T', 'C', 'K')) AS blocked_by
+    FROM flow.definition_edge e
+    JOIN flow.flow_node p ON p.flow_id = _flow_id AND p.node_no = e.parent_no
+    LEFT JOIN reset r ON r.node_no = e.parent_no
+    WHERE e.definition_id = _definition_id AND e.node_no IN (SELECT x.node_no FROM reset x)
+    GROUP BY e.node_no
+  )
+  UPDATE flow.flow_node n
+  SET state = 'W', parents_open = coalesce(p.open, 0), blocked_by = p.blocked_by, task_id = NULL,
+    concurrency_pool = NULL, opened = NULL, ended = NULL, times_up = NULL, error = NULL
+  FROM reset r LEFT JOIN parents p USING (node_no)
+  WHERE n.flow_id = _flow_id AND n.node_no = r.node_no;
+END
+$$;
+
+-- Reopens nodes whose own part is done: their steps that did not finish run again, the others stay as they ended.
+CREATE FUNCTION flow.resume_nodes(_flow_id BIGINT, _nodes INT[]) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _again RECORD;
+BEGIN
+  UPDATE flow.flow_node n
+  SET state = 'S', ended = NULL, error = NULL, times_up = clock_timestamp() + dn.node_timeout
+  FROM flow.flow f JOIN flow.definition_node dn USING (definition_id)
+  WHERE f.flow_id = _flow_id AND n.flow_id = _flow_id AND dn.node_no = n.node_no
+    AND n.node_no IN (SELECT unnest(_nodes));
+
+  FOR _again IN
+    WITH again AS (
+      UPDATE async.task t
+      SET processed = NULL, finish_status = NULL, failed = NULL, processing_error = NULL, consumed = NULL,
+        first_consumed = NULL, yielded = NULL, eligible_when = NULL, times_up = NULL, crashes = 0, suspect = false,
+        partially_committed = false
+      FROM flow.flow_step s
+      WHERE s.flow_id = _flow_id AND s.node_no IN (SELECT unnest(_nodes))
+        AND t.task_id = s.task_id AND t.finish_status IS DISTINCT FROM 'FINISHED'
+      RETURNING t.node_no, t.task_id
+    )
+    SELECT a.node_no, min(a.task_id) AS low, max(a.task_id) AS high, array_agg(a.task_id) AS task_ids
+    FROM again a GROUP BY a.node_no
+  LOOP
+    PERFORM async.reopen_from(_again.low);
+    PERFORM async.note_tasks(_again.task_ids, 'STATUS', 'started again by flow.retry_failed');
+    PERFORM async.announce_tasks(_again.low, _again.high, _flow_id, _again.node_no);
+  END LOOP;
+END
+$$;
+
+-- Counts anew what has ended, opens the run and starts what can start.
+CREATE FUNCTION flow.reopen_run(_flow_id BIGINT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  UPDATE flow.flow f
+  SET processed = NULL, cancelled = false, count_finished_nodes = n.ended, count_failed_nodes = n.failed,
+    first_error = (
+      SELECT format('%s: %s', x.node, x.error) FROM flow.flow_node x
+      WHERE x.flow_id = _flow_id AND x.state::"char" IN ('E', 'T', 'C') ORDER BY x.ended, x.node_no LIMIT 1)
+  FROM (
+    SELECT count(*) FILTER (WHERE x.state::"char" NOT IN ('W', 'O', 'S')) AS ended,
+      count(*) FILTER (WHERE x.state::"char" IN ('E', 'T', 'C', 'K')) AS failed
+    FROM flow.flow_node x WHERE x.flow_id = _flow_id) n
+  WHERE f.flow_id = _flow_id;
+  PERFORM flow.start_run(_flow_id);
+END
+$$;

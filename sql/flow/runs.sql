@@ -1,0 +1,426 @@
+-- Runs: starting, cancelling, changing priority, waiting.
+
+-- Reads a run that _caller may act for, locked FOR UPDATE where asked; raises otherwise.
+CREATE FUNCTION flow.require_run(_caller OID, _flow_id BIGINT, _lock BOOL) RETURNS flow.flow
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _run flow.flow;
+BEGIN
+  SELECT * INTO _run FROM flow.flow f WHERE f.flow_id = _flow_id;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING
+      MESSAGE = format('run %s does not exist', coalesce(_flow_id::TEXT, 'NULL')),
+      HINT = 'flow.v_flow_status lists the runs; finished ones are purged after a while.';
+  ELSIF pg_get_userbyid(_caller) <> _run.run_as AND NOT async.may_act(_caller, _run.run_as) THEN
+    RAISE insufficient_privilege USING
+      MESSAGE = format('permission denied for run %s', _flow_id),
+      DETAIL = format('The run belongs to role "%s".', _run.run_as),
+      HINT = 'Become a member of that role, or ask a member of flow_admin.';
+  END IF;
+  IF _lock THEN
+    SELECT * INTO _run FROM flow.flow f WHERE f.flow_id = _flow_id FOR UPDATE;
+  END IF;
+  RETURN _run;
+END
+$$;
+
+-- Raises unless the targets of the selected nodes (null: all) exist and _run_as may execute their local routines now.
+CREATE FUNCTION flow.require_runnable(_definition_id BIGINT, _run_as NAME, _selected INT[]) RETURNS VOID
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _wrong RECORD;
+BEGIN
+  SELECT n.node, n.target INTO _wrong
+  FROM flow.definition_node n
+  LEFT JOIN async.target t ON t.target = n.target
+  WHERE n.definition_id = _definition_id AND n.target IS NOT NULL AND t.target IS NULL
+    AND async.target_name(n.target) IS NULL AND (_selected IS NULL OR n.node_no IN (SELECT unnest(_selected)))
+  ORDER BY n.node_no LIMIT 1;
+  IF FOUND THEN
+    RAISE undefined_object USING
+      MESSAGE = format('target "%s" does not exist', _wrong.target),
+      DETAIL = format('Node "%s" runs on it.', _wrong.node),
+      HINT = 'Define the target with async.configure, or configure the flow again with another one.';
+  END IF;
+
+  -- Routines are resolved for local targets only.
+  SELECT r.*, to_regprocedure(r.routine || '(flow.callback_arguments_t)') IS NULL AS missing INTO _wrong
+  FROM (
+    SELECT u.routine, min(n.node) AS node
+    FROM flow.definition_node n
+    CROSS JOIN LATERAL (VALUES (n.routine_resolved), (n.step_routine_resolved)) u(routine)
+    WHERE n.definition_id = _definition_id AND u.routine IS NOT NULL
+      AND (_selected IS NULL OR n.node_no IN (SELECT unnest(_selected)))
+    GROUP BY u.routine) r
+  LEFT JOIN pg_proc p ON p.oid = to_regprocedure(r.routine || '(flow.callback_arguments_t)')
+  WHERE p.oid IS NULL OR NOT has_function_privilege(_run_as, p.oid, 'EXECUTE')
+    OR NOT has_schema_privilege(_run_as, p.pronamespace, 'USAGE')
+  ORDER BY r.node LIMIT 1;
+  IF NOT FOUND THEN
+    RETURN;
+  ELSIF _wrong.missing THEN
+    RAISE undefined_function USING
+      MESSAGE = format('procedure %s(flow.callback_arguments_t) does not exist', _wrong.routine),
+      DETAIL = format('Node "%s" calls it. It existed when the flow was configured.', _wrong.node),
+      HINT = 'Create the procedure, or configure the flow again.';
+  END IF;
+  RAISE insufficient_privilege USING
+    MESSAGE = format('permission denied for procedure %s', _wrong.routine),
+    DETAIL = format('Node "%s" calls it as role "%s".', _wrong.node, _run_as),
+    HINT = format('GRANT EXECUTE ON PROCEDURE %s(flow.callback_arguments_t) TO %I, and USAGE on its schema.',
+      _wrong.routine, _run_as);
+END
+$$;
+
+-- The run whose step starts this one (steps_to_flow), and how deep that makes it. NULL and 0 for none.
+CREATE FUNCTION flow.parent_of(
+  _caller OID, _parent_task_id BIGINT, OUT parent_flow_id BIGINT, OUT depth INT, OUT force_priority INT)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _task RECORD;
+  _run  flow.flow;
+  _max  BIGINT := coalesce(async.setting('pgflow.max_flow_depth'), 16);
+BEGIN
+  depth := 0;
+  SELECT t.flow_id, t.run_as, t.processed, t.xmin = pg_current_xact_id_if_assigned()::xid AS ours INTO _task
+  FROM async.task t WHERE t.task_id = _parent_task_id;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING MESSAGE = format('task %s does not exist', _parent_task_id);
+  ELSIF NOT async.may_act(_caller, _task.run_as) THEN
+    RAISE insufficient_privilege USING
+      MESSAGE = format('permission denied for task %s', _parent_task_id),
+      DETAIL = format('The task belongs to role "%s".', _task.run_as);
+  END IF;
+  IF _task.flow_id IS NOT NULL THEN
+    -- Whoever cancels the parent looks for its children with the run locked. A worker that starts a child has written
+    -- its own task before and needs no lock: if the parent is cancelled, this transaction goes or is waited for.
+    IF NOT (coalesce(_task.ours, false) OR async.is_own_task(_parent_task_id)) THEN
+      PERFORM FROM flow.flow f WHERE f.flow_id = _task.flow_id FOR KEY SHARE;
+    END IF;
+    SELECT * INTO _run FROM flow.flow f WHERE f.flow_id = _task.flow_id;
+    parent_flow_id := _run.flow_id;
+    depth := coalesce(_run.depth, 0) + 1;
+    force_priority := _run.force_priority;
+  END IF;
+  IF _task.processed IS NOT NULL OR _run.processed IS NOT NULL THEN
+    RAISE object_not_in_prerequisite_state USING
+      MESSAGE = format('task %s has ended and cannot start a run', _parent_task_id);
+  ELSIF depth > _max THEN
+    RAISE program_limit_exceeded USING
+      MESSAGE = format('flows start flows more than %s levels deep', _max),
+      DETAIL = format('Task %s of run %s is at level %s.', _parent_task_id, parent_flow_id, depth - 1),
+      HINT = 'Look for a flow whose steps_to_flow leads back to itself, or raise pgflow.max_flow_depth.';
+  END IF;
+END
+$$;
+
+-- The numbers of the nodes that only_these_nodes names, extended. Null: all.
+CREATE FUNCTION flow.selected_nodes(
+  _definition_id BIGINT, _flow TEXT, _only TEXT[], _add_parents BOOL, _add_children BOOL) RETURNS INT[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _selected INT[];
+  _unknown  TEXT;
+BEGIN
+  IF _only IS NULL THEN
+    RETURN NULL;
+  END IF;
+  SELECT array_agg(n.node_no) FILTER (WHERE n.node_no IS NOT NULL),
+         string_agg(format('"%s"', o.node), ', ' ORDER BY o.node) FILTER (WHERE n.node_no IS NULL)
+  INTO _selected, _unknown
+  FROM (SELECT DISTINCT unnest(_only) AS node) o
+  LEFT JOIN flow.definition_node n ON n.definition_id = _definition_id AND n.node = o.node;
+  IF _unknown IS NOT NULL THEN
+    RAISE undefined_object USING
+      MESSAGE = format('flow "%s" has no node %s', _flow, _unknown),
+      DETAIL = 'In _only_these_nodes.',
+      HINT = format('Its nodes are %s.', (
+        SELECT string_agg(format('"%s"', s.node), ', ') || CASE WHEN count(*) = 20 THEN ', …' ELSE '' END
+        FROM (SELECT n.node FROM flow.definition_node n WHERE n.definition_id = _definition_id
+              ORDER BY n.node_no LIMIT 20) s));
+  END IF;
+  RETURN flow.extend_selection(
+    _definition_id, coalesce(_selected, '{}'), coalesce(_add_parents, false), coalesce(_add_children, false));
+END
+$$;
+
+CREATE FUNCTION flow.run_flow(
+  _flow TEXT, _arguments JSONB, _only_these_nodes TEXT[] DEFAULT NULL, _add_parents BOOL DEFAULT FALSE,
+  _add_children BOOL DEFAULT FALSE, _parent_task_id BIGINT DEFAULT NULL, _force_priority INT DEFAULT NULL,
+  OUT flow_id BIGINT)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+
+CREATE FUNCTION flow.create_flow(
+  _flow TEXT, _arguments JSONB, _only_these_nodes TEXT[] DEFAULT NULL, _add_parents BOOL DEFAULT FALSE,
+  _add_children BOOL DEFAULT FALSE, _parent_task_id BIGINT DEFAULT NULL, _force_priority INT DEFAULT NULL,
+  OUT flow_id BIGINT)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+
+CREATE FUNCTION flow.run_flow_as(
+  _caller OID, _flow TEXT, _arguments JSONB, _only_these_nodes TEXT[], _add_parents BOOL, _add_children BOOL,
+  _parent_task_id BIGINT, _force_priority INT) RETURNS BIGINT
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _configured RECORD;
+  _run_as     NAME := pg_get_userbyid(_caller);
+  _parent     RECORD;
+  _selected   INT[];
+  _flow_id    BIGINT;
+  _count      INT;
+BEGIN
+  PERFORM async.require_engine();
+  SELECT c.definition_id, c.owner, d.run_as INTO _configured
+  FROM flow.configured c JOIN flow.definition d USING (definition_id) WHERE c.flow = _flow;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING
+      MESSAGE = format('flow "%s" is not configured', _flow),
+      HINT = 'Configure it with flow.configure_flow; the configured flows are in flow.flow_configuration.';
+  ELSIF _configured.run_as IS NOT NULL THEN
+    IF NOT (async.may_act(_caller, _configured.run_as) OR async.may_act(_caller, _configured.owner)) THEN
+      RAISE insufficient_privilege USING
+        MESSAGE = format('permission denied for flow "%s"', _flow),
+        DETAIL = format('It runs as role "%s" and belongs to role "%s".', _configured.run_as, _configured.owner),
+        HINT = 'Become a member of one of them, or ask a member of flow_admin.';
+    END IF;
+    _run_as := _configured.run_as;
+  END IF;
+  IF _force_priority NOT BETWEEN -99 AND 99 THEN
+    RAISE invalid_parameter_value USING MESSAGE = format('priority %s is not between -99 and 99', _force_priority);
+  END IF;
+  PERFORM async.require_runnable_role(_run_as);
+  IF _parent_task_id IS NOT NULL THEN
+    _parent := flow.parent_of(_caller, _parent_task_id);
+  ELSE
+    SELECT NULL::BIGINT AS parent_flow_id, 0 AS depth, NULL::INT AS force_priority INTO _parent;
+  END IF;
+  _selected := flow.selected_nodes(
+    _configured.definition_id, _flow, _only_these_nodes, _add_parents, _add_children);
+  PERFORM flow.require_runnable(_configured.definition_id, _run_as, _selected);
+
+  _flow_id := nextval('flow.flow_id_seq');
+  INSERT INTO flow.flow_node (flow_id, node_no, node, parents_open, excluded)
+  SELECT _flow_id, n.node_no, n.node, n.count_parents,
+    _selected IS NOT NULL AND n.node_no NOT IN (SELECT unnest(_selected))
+  FROM flow.definition_node n
+  WHERE n.definition_id = _configured.definition_id
+  ORDER BY n.node_no;
+  GET DIAGNOSTICS _count = ROW_COUNT;
+  INSERT INTO flow.flow (
+    flow_id, flow, definition_id, run_as, arguments, parent_task_id, parent_flow_id, depth, force_priority, count_nodes,
+    only_these_nodes)
+  VALUES (
+    _flow_id, _flow, _configured.definition_id, _run_as, coalesce(_arguments, '{}'), _parent_task_id,
+    _parent.parent_flow_id, _parent.depth, coalesce(_force_priority, _parent.force_priority), _count,
+    CASE WHEN _selected IS NOT NULL THEN ARRAY(
+      SELECT n.node FROM flow.flow_node n WHERE n.flow_id = _flow_id AND NOT n.excluded ORDER BY n.node_no) END);
+  PERFORM flow.start_run(_flow_id);
+  RETURN _flow_id;
+END
+$$;
+
+CREATE FUNCTION flow.create_flow_as(
+  _caller OID, _flow TEXT, _arguments JSONB, _only_these_nodes TEXT[], _add_parents BOOL, _add_children BOOL,
+  _parent_task_id BIGINT, _force_priority INT) RETURNS BIGINT
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT flow.run_flow_as(
+    _caller, _flow, _arguments, _only_these_nodes, _add_parents, _add_children, _parent_task_id, _force_priority);
+$$;
+
+CREATE FUNCTION flow.cancel(_flow_id BIGINT) RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+
+CREATE FUNCTION flow.cancel_as(_caller OID, _flow_id BIGINT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _run    flow.flow := flow.require_run(_caller, _flow_id, true);
+  _reason TEXT := format('cancelled by %s', pg_get_userbyid(_caller));
+  _level  BIGINT[] := ARRAY[_flow_id];
+  _all    BIGINT[] := '{}';
+BEGIN
+  IF _run.processed IS NOT NULL THEN
+    RAISE NOTICE 'run % has ended already', _flow_id;
+    RETURN;
+  END IF;
+  -- Level by level, parents before children: ends with the depth of the nesting, which is limited.
+  WHILE _level IS NOT NULL LOOP
+    PERFORM flow.end_runs(_level, _reason);
+    PERFORM flow.end_run_tasks(_level, _reason);
+    _all := _all || _level;
+    SELECT array_agg(c.flow_id) INTO _level
+    FROM (SELECT f.flow_id FROM flow.flow f WHERE f.parent_flow_id = ANY (_all) AND f.processed IS NULL
+          ORDER BY f.flow_id FOR UPDATE) c;
+  END LOOP;
+  PERFORM async.announce_run(u.flow_id) FROM unnest(_all) AS u(flow_id);
+
+  IF _run.parent_task_id IS NOT NULL THEN
+    UPDATE async.task t
+    SET processed = clock_timestamp(), finish_status = 'FAILED', failed = true,
+      processing_error = format('child flow %s was cancelled', _flow_id)
+    WHERE t.task_id = _run.parent_task_id AND t.processed IS NULL;
+    IF FOUND THEN
+      PERFORM async.announce_ended(ARRAY[_run.parent_task_id]);
+    END IF;
+  END IF;
+END
+$$;
+
+-- For the dispatcher: cancels a run and its children without waiting for anybody. False: a client has the run locked and
+-- nothing was done. Tasks that are locked are left to whoever has them.
+CREATE FUNCTION flow.cancel_run(_flow_id BIGINT, _reason TEXT) RETURNS BOOL
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _child BIGINT;
+BEGIN
+  PERFORM FROM flow.flow f WHERE f.flow_id = _flow_id AND f.processed IS NULL FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN EXISTS (SELECT FROM flow.flow f WHERE f.flow_id = _flow_id AND f.processed IS NOT NULL);
+  END IF;
+  PERFORM flow.end_runs(ARRAY[_flow_id], _reason);
+  PERFORM async.end_tasks(flow.open_tasks(ARRAY[_flow_id]), 'CANCELED'::async.finish_status_t, _reason);
+  PERFORM async.announce_run(_flow_id);
+  FOR _child IN
+    SELECT f.flow_id FROM flow.flow f WHERE f.parent_flow_id = _flow_id AND f.processed IS NULL ORDER BY f.flow_id
+  LOOP
+    PERFORM flow.cancel_run(_child, _reason);
+  END LOOP;
+  RETURN true;
+END
+$$;
+
+-- Ends open runs and their nodes. The runs are locked. Does not wait for those who push steps to a node just now: what
+-- they push to a node that has ended is dropped by the dispatcher.
+CREATE FUNCTION flow.end_runs(_flow_ids BIGINT[], _reason TEXT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _now TIMESTAMPTZ := clock_timestamp();
+BEGIN
+  WITH open AS MATERIALIZED (
+    SELECT n.flow_id, n.node_no FROM flow.flow_node n
+    WHERE n.flow_id = ANY (_flow_ids) AND n.state::"char" IN ('W', 'O', 'S')
+    ORDER BY n.flow_id, n.node_no FOR NO KEY UPDATE
+  ), ended AS (
+    UPDATE flow.flow_node n
+    SET state = CASE WHEN n.excluded THEN 'N' ELSE 'C' END, ended = _now, times_up = NULL,
+      error = CASE WHEN NOT n.excluded THEN _reason END
+    FROM open o WHERE n.flow_id = o.flow_id AND n.node_no = o.node_no
+    RETURNING n.flow_id, n.excluded
+  ), counted AS (
+    SELECT e.flow_id, count(*) AS ended, count(*) FILTER (WHERE NOT e.excluded) AS failed FROM ended e GROUP BY e.flow_id
+  )
+  UPDATE flow.flow f
+  SET processed = _now, cancelled = true, count_finished_nodes = f.count_finished_nodes + coalesce(c.ended, 0),
+    count_failed_nodes = f.count_failed_nodes + coalesce(c.failed, 0), first_error = coalesce(f.first_error, _reason)
+  FROM unnest(_flow_ids) AS u(flow_id) LEFT JOIN counted c USING (flow_id)
+  WHERE f.flow_id = u.flow_id;
+END
+$$;
+
+-- The open tasks of runs. Not the one that the caller is the callback of: it decides its outcome by itself.
+CREATE FUNCTION flow.open_tasks(_flow_ids BIGINT[]) RETURNS BIGINT[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(array_agg(t.task_id ORDER BY t.task_id), '{}')
+  FROM (
+    SELECT n.task_id FROM flow.flow_node n WHERE n.flow_id = ANY (_flow_ids) AND n.task_id IS NOT NULL
+    UNION ALL
+    SELECT s.task_id FROM flow.flow_step s WHERE s.flow_id = ANY (_flow_ids)) k
+  JOIN async.task t ON t.task_id = k.task_id
+  WHERE t.processed IS NULL AND NOT async.is_own_task(t.task_id);
+$$;
+
+-- Ends the open tasks of runs; waits for those whose outcome is being written.
+CREATE FUNCTION flow.end_run_tasks(_flow_ids BIGINT[], _reason TEXT) RETURNS VOID
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  WITH open AS MATERIALIZED (
+    SELECT t.task_id FROM async.task t
+    WHERE t.processed IS NULL AND t.task_id IN (SELECT unnest(flow.open_tasks(_flow_ids)))
+    ORDER BY t.task_id FOR NO KEY UPDATE OF t
+  ), ended AS (
+    UPDATE async.task t
+    SET processed = clock_timestamp(), finish_status = 'CANCELED', failed = true, processing_error = _reason,
+      consumed = coalesce(r.started, t.consumed), first_consumed = coalesce(t.first_consumed, r.started),
+      attempt = t.attempt + (r.task_id IS NOT NULL)::INT
+    FROM open o LEFT JOIN async.running() r ON r.task_id = o.task_id
+    WHERE t.task_id = o.task_id AND t.processed IS NULL
+    RETURNING t.target, t.priority, t.task_id
+  )
+  DELETE FROM async.external_queue q USING ended e
+  WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id;
+$$;
+
+CREATE FUNCTION flow.set_priority(_flow_id BIGINT, _priority flow.flow_priority_t) RETURNS VOID
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+
+CREATE FUNCTION flow.set_priority_as(_caller OID, _flow_id BIGINT, _priority flow.flow_priority_t) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _run   flow.flow := flow.require_run(_caller, _flow_id, true);
+  _level BIGINT[] := ARRAY[_flow_id];
+BEGIN
+  IF _run.processed IS NOT NULL THEN
+    RAISE NOTICE 'run % has ended already', _flow_id;
+    RETURN;
+  END IF;
+  WHILE _level IS NOT NULL LOOP
+    PERFORM flow.prioritize_runs(_level, _priority);
+    SELECT array_agg(c.flow_id) INTO _level
+    FROM (SELECT f.flow_id FROM flow.flow f WHERE f.parent_flow_id = ANY (_level) AND f.processed IS NULL
+          ORDER BY f.flow_id FOR UPDATE) c;
+  END LOOP;
+END
+$$;
+
+-- Gives locked runs a priority; null: the configured ones again.
+CREATE FUNCTION flow.prioritize_runs(_flow_ids BIGINT[], _priority INT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  UPDATE flow.flow f SET force_priority = _priority WHERE f.flow_id = ANY (_flow_ids);
+  WITH open AS MATERIALIZED (
+    SELECT t.task_id, t.target, t.priority AS old, coalesce(_priority, dn.priority) AS priority
+    FROM (
+      SELECT n.task_id, n.flow_id, n.node_no FROM flow.flow_node n
+      WHERE n.flow_id = ANY (_flow_ids) AND n.task_id IS NOT NULL
+      UNION ALL
+      SELECT s.task_id, s.flow_id, s.node_no FROM flow.flow_step s WHERE s.flow_id = ANY (_flow_ids)) k
+    JOIN async.task t ON t.task_id = k.task_id
+    JOIN flow.flow f ON f.flow_id = k.flow_id
+    JOIN flow.definition_node dn ON dn.definition_id = f.definition_id AND dn.node_no = k.node_no
+    WHERE t.processed IS NULL
+    ORDER BY t.task_id FOR NO KEY UPDATE OF t
+  ), queued AS (
+    UPDATE async.external_queue q SET priority = o.priority
+    FROM open o WHERE q.target = o.target AND q.priority = o.old AND q.task_id = o.task_id AND q.priority <> o.priority
+  )
+  UPDATE async.task t SET priority = o.priority
+  FROM open o WHERE t.task_id = o.task_id AND t.processed IS NULL AND t.priority <> o.priority;
+  PERFORM async.announce_run(u.flow_id) FROM unnest(_flow_ids) AS u(flow_id);
+END
+$$;
+
+CREATE FUNCTION flow.set_step_priority(_flow_id BIGINT, _task_id BIGINT, _priority flow.flow_priority_t) RETURNS VOID
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+
+CREATE FUNCTION flow.set_step_priority_as(
+  _caller OID, _flow_id BIGINT, _task_id BIGINT, _priority flow.flow_priority_t) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _run   flow.flow := flow.require_run(_caller, _flow_id, true);
+  _task  async.task;
+BEGIN
+  SELECT * INTO _task FROM async.task t WHERE t.task_id = _task_id AND t.flow_id = _flow_id FOR NO KEY UPDATE;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING
+      MESSAGE = format('run %s has no task %s', _flow_id, _task_id),
+      HINT = 'flow.v_flow_task_status lists the tasks of a run.';
+  ELSIF _priority IS NULL THEN
+    RAISE null_value_not_allowed USING MESSAGE = 'a priority is needed';
+  ELSIF _task.processed IS NOT NULL THEN
+    RAISE NOTICE 'task % has ended already', _task_id;
+    RETURN;
+  END IF;
+  UPDATE async.external_queue q SET priority = _priority
+  WHERE q.target = _task.target AND q.priority = _task.priority AND q.task_id = _task_id;
+  UPDATE async.task t SET priority = _priority WHERE t.task_id = _task_id;
+  PERFORM async.announce_run(_flow_id);
+  PERFORM flow.set_priority_as(_caller, f.flow_id, _priority)
+  FROM flow.flow f WHERE f.parent_flow_id = _flow_id AND f.parent_task_id = _task_id AND f.processed IS NULL;
+END
+$$;

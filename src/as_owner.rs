@@ -1,0 +1,90 @@
+//! `as_owner`: what stands behind most public SQL functions. It calls the function of the same name with `_as` behind
+//! it, with the rights of the extension's owner, and passes the caller's role as the first argument.
+//!
+//! A SECURITY DEFINER function cannot know who called it; this can. The `_as` function checks the caller's rights.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+thread_local! {
+    /// Public function → (its `_as` function, its owner). Both live and die with the extension.
+    static TARGETS: RefCell<HashMap<pg_sys::Oid, (pg_sys::Oid, pg_sys::Oid)>> = RefCell::new(HashMap::new());
+}
+
+#[no_mangle]
+pub extern "C" fn pg_finfo_as_owner() -> &'static pg_sys::Pg_finfo_record {
+    const VERSION_1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &VERSION_1
+}
+
+/// See the module.
+///
+/// # Safety
+/// Called by Postgres' function manager with a valid call record.
+#[no_mangle]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn as_owner(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    let flinfo = (*fcinfo).flinfo;
+    let (target, owner) = target_of((*flinfo).fn_oid);
+    if (*flinfo).fn_extra.is_null() {
+        let inner = pg_sys::MemoryContextAllocZero((*flinfo).fn_mcxt, size_of::<pg_sys::FmgrInfo>());
+        pg_sys::fmgr_info_cxt(target, inner.cast(), (*flinfo).fn_mcxt);
+        (*flinfo).fn_extra = inner;
+    }
+    let inner_flinfo = (*flinfo).fn_extra.cast::<pg_sys::FmgrInfo>();
+
+    let arguments = (*fcinfo).nargs as usize;
+    let size = std::mem::offset_of!(pg_sys::FunctionCallInfoBaseData, args)
+        + (arguments + 1) * size_of::<pg_sys::NullableDatum>();
+    let inner = pg_sys::palloc0(size) as pg_sys::FunctionCallInfo;
+    (*inner).flinfo = inner_flinfo;
+    (*inner).context = std::ptr::null_mut();
+    (*inner).resultinfo = (*fcinfo).resultinfo;
+    (*inner).fncollation = (*fcinfo).fncollation;
+    (*inner).nargs = (arguments + 1) as i16;
+    let from = (*fcinfo).args.as_ptr();
+    let to = (*inner).args.as_mut_ptr();
+    std::ptr::copy_nonoverlapping(from, to.add(1), arguments);
+
+    let (mut caller, mut context) = (pg_sys::Oid::INVALID, 0);
+    pg_sys::GetUserIdAndSecContext(&mut caller, &mut context);
+    *to = pg_sys::NullableDatum { value: pg_sys::Datum::from(caller), isnull: false };
+    // SAFETY of the switch: if the call raises, the abort of the transaction or subtransaction restores the user.
+    pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+    let Some(call) = (*inner_flinfo).fn_addr else { pgrx::error!("function {target} has no address") };
+    let result = pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| call(inner));
+    pg_sys::SetUserIdAndSecContext(caller, context);
+    (*fcinfo).isnull = (*inner).isnull;
+    result
+}
+
+unsafe fn target_of(function: pg_sys::Oid) -> (pg_sys::Oid, pg_sys::Oid) {
+    if let Some(known) = TARGETS.with_borrow(|targets| targets.get(&function).copied()) {
+        return known;
+    }
+    let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as i32, function.into());
+    if tuple.is_null() {
+        pgrx::error!("cache lookup failed for function {function}");
+    }
+    let row = pg_sys::GETSTRUCT(tuple) as pg_sys::Form_pg_proc;
+    let owner = (*row).proowner;
+    let name = format!("{}_as\0", CStr::from_ptr((*row).proname.data.as_ptr()).to_string_lossy());
+    let mut types = vec![pg_sys::OIDOID];
+    types.extend_from_slice(std::slice::from_raw_parts(
+        (*row).proargtypes.values.as_ptr(),
+        (*row).proargtypes.dim1 as usize,
+    ));
+    let schema = pg_sys::get_namespace_name((*row).pronamespace);
+    pg_sys::ReleaseSysCache(tuple);
+    let mut names = std::ptr::null_mut();
+    for part in [schema.cast_const(), name.as_ptr().cast()] {
+        names = pg_sys::lappend(names, pg_sys::makeString(pg_sys::pstrdup(part)).cast());
+    }
+    let target = pg_sys::LookupFuncName(names, types.len() as i32, types.as_ptr(), false);
+    TARGETS.with_borrow_mut(|targets| targets.insert(function, (target, owner)));
+    (target, owner)
+}

@@ -1,0 +1,281 @@
+//! In a worker: runs a user's code as a client's top-level statement, so that it may COMMIT, and settles what of it would
+//! otherwise run at commit.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::panic::AssertUnwindSafe;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{pg_sys, IntoDatum, PgSqlErrorCode, PgTryBuilder};
+
+use crate::error::raise;
+
+/// Runs `body`, which raises whatever is wrong. After an error the transaction is aborted and the error's text returned.
+pub fn guarded<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    let abort = |error: CaughtError| {
+        // SAFETY: ends whatever transaction is open; restores user, settings of the transaction and locks.
+        unsafe { pg_sys::AbortCurrentTransaction() };
+        Err(text(&error))
+    };
+    let body = AssertUnwindSafe(body);
+    PgTryBuilder::new(move || Ok({ body }.0()))
+        .catch_others(abort)
+        .catch_rust_panic(abort)
+        .execute()
+}
+
+fn text(error: &CaughtError) -> String {
+    let report = match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+        CaughtError::RustPanic { ereport, .. } => ereport,
+    };
+    let mut text = report.message().to_owned();
+    for (label, part) in [("DETAIL", report.detail()), ("HINT", report.hint())] {
+        if let Some(part) = part.filter(|p| !p.is_empty()) {
+            text.push_str(&format!("\n{label}: {part}"));
+        }
+    }
+    text
+}
+
+/// Fires deferred triggers and closes cursors now, with the callback's rights, so that none of it runs later with other
+/// rights.
+pub fn settle_user_code() {
+    // SAFETY: in the callback's transaction, no portal is active. `SET CONSTRAINTS ALL IMMEDIATE` as a statement node.
+    unsafe {
+        let statement = pg_sys::palloc0(size_of::<pg_sys::ConstraintsSetStmt>()) as *mut pg_sys::ConstraintsSetStmt;
+        (*statement).type_ = pg_sys::NodeTag::T_ConstraintsSetStmt;
+        (*statement).constraints = std::ptr::null_mut();
+        (*statement).deferred = false;
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        pg_sys::AfterTriggerSetState(statement);
+        pg_sys::PopActiveSnapshot();
+        pg_sys::PortalHashTableDeleteAll();
+    }
+}
+
+/// Runs SQL text, statement by statement, as a client's simple query would run it.
+pub fn run_query(text: &str) {
+    let Ok(source) = CString::new(text) else {
+        raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "the query has a NUL character in it".to_owned(), None, None);
+    };
+    // SAFETY: the pattern of exec_simple_query(): parse, then for each statement analyse and plan under a snapshot, and
+    // run it in a top-level portal. Parse trees live in the transaction's memory unless a statement commits, hence the
+    // context of their own.
+    unsafe {
+        let context = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::TopMemoryContext,
+            c"pgflow query".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        let guard = DeleteContext(context);
+        let old = pg_sys::MemoryContextSwitchTo(context);
+        let trees = pg_sys::pg_parse_query(source.as_ptr());
+        pg_sys::MemoryContextSwitchTo(old);
+        let count = if trees.is_null() { 0 } else { (*trees).length };
+        for i in 0..count {
+            let raw = (*(*trees).elements.add(i as usize)).ptr_value as *mut pg_sys::RawStmt;
+            if (*(*raw).stmt).type_ == pg_sys::NodeTag::T_TransactionStmt {
+                raise(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "a task's query may not control the transaction itself".to_owned(),
+                    None,
+                    Some("Put the statements into a procedure that COMMITs, and CALL it."),
+                );
+            }
+            let snapshot = pg_sys::analyze_requires_snapshot(raw);
+            if snapshot {
+                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            }
+            let old = pg_sys::MemoryContextSwitchTo(context);
+            let queries = pg_sys::pg_analyze_and_rewrite_fixedparams(
+                raw,
+                source.as_ptr(),
+                std::ptr::null(),
+                0,
+                std::ptr::null_mut(),
+            );
+            let plans = pg_sys::pg_plan_queries(
+                queries,
+                source.as_ptr(),
+                pg_sys::CURSOR_OPT_PARALLEL_OK as i32,
+                std::ptr::null_mut(),
+            );
+            pg_sys::MemoryContextSwitchTo(old);
+            if snapshot {
+                pg_sys::PopActiveSnapshot();
+            }
+            run_portal(&source, pg_sys::CreateCommandTag((*raw).stmt), plans, std::ptr::null_mut());
+            pg_sys::CommandCounterIncrement();
+        }
+        drop(guard);
+    }
+}
+
+struct DeleteContext(pg_sys::MemoryContext);
+
+impl Drop for DeleteContext {
+    fn drop(&mut self) {
+        // SAFETY: made by `run_query`; nothing of it is used after, on either way out.
+        unsafe { pg_sys::MemoryContextDelete(self.0) }
+    }
+}
+
+/// # Safety
+/// `plans` must outlive the portal; `parameters` must be null or made for the statement, in the portal's own context.
+unsafe fn run_portal(
+    source: &CStr,
+    tag: pg_sys::CommandTag::Type,
+    plans: *mut pg_sys::List,
+    parameters: pg_sys::ParamListInfo,
+) {
+    let portal = pg_sys::CreatePortal(c"".as_ptr(), true, true);
+    (*portal).visible = false;
+    run_in(portal, source, tag, plans, parameters);
+}
+
+unsafe fn run_in(
+    portal: pg_sys::Portal,
+    source: &CStr,
+    tag: pg_sys::CommandTag::Type,
+    plans: *mut pg_sys::List,
+    parameters: pg_sys::ParamListInfo,
+) {
+    pg_sys::PortalDefineQuery(portal, std::ptr::null(), source.as_ptr(), tag, plans, std::ptr::null_mut());
+    pg_sys::PortalStart(portal, parameters, 0, std::ptr::null_mut());
+    let receiver = pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestNone);
+    let mut completion: pg_sys::QueryCompletion = std::mem::zeroed();
+    #[cfg(not(feature = "pg18"))]
+    pg_sys::PortalRun(portal, i64::MAX as _, true, true, receiver, receiver, &mut completion);
+    #[cfg(feature = "pg18")]
+    pg_sys::PortalRun(portal, i64::MAX as _, true, receiver, receiver, &mut completion);
+    pg_sys::PortalDrop(portal, false);
+}
+
+/// `CALL routine($1)` for the routines of this role, each analysed once.
+pub struct Calls {
+    argument: pg_sys::Oid,
+    known: HashMap<pg_sys::Oid, (CString, *mut pg_sys::List)>,
+}
+
+impl Calls {
+    pub fn new(argument: pg_sys::Oid) -> Self {
+        Calls { argument, known: HashMap::new() }
+    }
+
+    /// Calls the procedure with one argument. The name is resolved now, by this role's search path.
+    pub fn call(&mut self, routine: &str, argument: pg_sys::Datum) {
+        let procedure = resolve(routine, &[self.argument], b'p');
+        // SAFETY: `procedure` exists and takes exactly the callback's type; the statements are copied into the portal's
+        // own memory, because a COMMIT inside must not free them.
+        unsafe {
+            let (source, statements) = match self.known.get(&procedure) {
+                Some((source, statements)) => (source.clone(), *statements),
+                None => {
+                    let analysed = analyse(procedure, self.argument);
+                    self.known.insert(procedure, analysed.clone());
+                    analysed
+                }
+            };
+            let portal = pg_sys::CreatePortal(c"".as_ptr(), true, true);
+            (*portal).visible = false;
+            let old = pg_sys::MemoryContextSwitchTo((*portal).portalContext);
+            let statements = pg_sys::copyObjectImpl(statements.cast()).cast();
+            let parameters = pg_sys::makeParamList(1);
+            let parameter = (*parameters).params.as_mut_ptr();
+            (*parameter).value = argument;
+            (*parameter).isnull = false;
+            (*parameter).ptype = self.argument;
+            (*parameter).pflags = pg_sys::PARAM_FLAG_CONST as u16;
+            pg_sys::MemoryContextSwitchTo(old);
+            run_in(portal, &source, pg_sys::CommandTag::CMDTAG_CALL, statements, parameters);
+        }
+    }
+}
+
+/// Parses and analyses `CALL name($1)` once; the result lives as long as the process.
+unsafe fn analyse(procedure: pg_sys::Oid, argument: pg_sys::Oid) -> (CString, *mut pg_sys::List) {
+    let source = CString::new(format!("CALL {}($1)", quoted_name(procedure))).unwrap_or_default();
+    pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    let trees = pg_sys::pg_parse_query(source.as_ptr());
+    let raw = (*(*trees).elements).ptr_value as *mut pg_sys::RawStmt;
+    let types = [argument];
+    let queries =
+        pg_sys::pg_analyze_and_rewrite_fixedparams(raw, source.as_ptr(), types.as_ptr(), 1, std::ptr::null_mut());
+    let plans = pg_sys::pg_plan_queries(queries, source.as_ptr(), 0, std::ptr::null_mut());
+    let old = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+    let kept = pg_sys::copyObjectImpl(plans.cast()).cast();
+    pg_sys::MemoryContextSwitchTo(old);
+    pg_sys::PopActiveSnapshot();
+    (source, kept)
+}
+
+/// The routine's name as SQL writes it, with its schema.
+unsafe fn quoted_name(routine: pg_sys::Oid) -> String {
+    let schema = pg_sys::get_namespace_name(pg_sys::get_func_namespace(routine));
+    let name = pg_sys::quote_qualified_identifier(schema, pg_sys::get_func_name(routine));
+    CStr::from_ptr(name).to_string_lossy().into_owned()
+}
+
+/// The routine of this name with exactly these argument types, by the current search path; raises what is wrong with it.
+fn resolve(routine: &str, types: &[pg_sys::Oid], kind: u8) -> pg_sys::Oid {
+    let expected = if kind == b'p' { "procedure" } else { "function" };
+    let arguments = if kind == b'p' { "flow.callback_arguments_t" } else { "bigint, text" };
+    let name = CString::new(routine).unwrap_or_default();
+    // SAFETY: catalogue look-ups inside a transaction; a snapshot is not needed for the system caches.
+    unsafe {
+        let text = pg_sys::cstring_to_text(name.as_ptr());
+        let names = pg_sys::textToQualifiedNameList(text);
+        let found = pg_sys::LookupFuncName(names, types.len() as i32, types.as_ptr(), true);
+        let is_right = found != pg_sys::Oid::INVALID && pg_sys::get_func_prokind(found) as u8 == kind;
+        if !is_right {
+            raise(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+                format!("{expected} {routine}({arguments}) does not exist"),
+                Some("It is looked up when the task runs, by the search_path of the role that it runs as.".to_owned()),
+                Some("Create it, or configure the flow with the routine's schema in its name."),
+            );
+        }
+        found
+    }
+}
+
+/// Asks the flow's concurrency routine for the pool of a node's tasks.
+pub fn ask_pool(routine: &str, flow_id: i64, node: &str) -> String {
+    let function = resolve(routine, &[pg_sys::INT8OID, pg_sys::TEXTOID], b'f');
+    // SAFETY: runs the user's function with the user's rights; the types fit the function found.
+    let pool: Option<String> = unsafe {
+        let sql = CString::new(format!("SELECT {}($1, $2)::text", quoted_name(function))).unwrap_or_default();
+        crate::store::connected(|| {
+            let mut types = [pg_sys::INT8OID, pg_sys::TEXTOID];
+            let mut values = [flow_id.into_datum(), node.into_datum()].map(|d| d.unwrap_or(pg_sys::Datum::from(0)));
+            let code = pg_sys::SPI_execute_with_args(
+                sql.as_ptr(),
+                2,
+                types.as_mut_ptr(),
+                values.as_mut_ptr(),
+                std::ptr::null(),
+                false,
+                1,
+            );
+            if code < 0 || pg_sys::SPI_processed == 0 {
+                pgrx::error!("{routine} returned nothing");
+            }
+            let table = pg_sys::SPI_tuptable;
+            let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
+            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+        })
+    };
+    match pool.filter(|p| !p.is_empty()) {
+        Some(pool) => pool,
+        None => raise(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("concurrency_group_routine {routine} returned no pool for node {node}"),
+            None,
+            None,
+        ),
+    }
+}

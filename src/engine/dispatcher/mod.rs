@@ -1,0 +1,661 @@
+//! The dispatcher of a database: takes events, keeps the queue in memory true to the tables, lets the cascade decide, and
+//! hands tasks to workers.
+//!
+//! It runs as the bootstrap superuser and therefore never calls anything of a user's: no routine, trigger, cast or output
+//! function. It never waits for a client's lock. Each cycle is one transaction, committed asynchronously: what it writes
+//! can be derived again from what workers and clients have committed.
+#![allow(unsafe_code)]
+
+mod assign;
+mod pools;
+mod recovery;
+mod slots;
+
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering::*;
+
+use pgflow_core::queue::{Key, Queue, Range, State, Task, LOAD};
+use pgrx::pg_sys;
+
+use super::events::{Event, Outcome};
+use super::process;
+use super::shmem::{shared, Database, DatabaseState};
+use crate::settings;
+use crate::store::dispatcher::{self as store, Effect, Loaded};
+use pools::Pools;
+use slots::Slots;
+
+/// Events taken in one cycle.
+const EVENTS: usize = 4096;
+/// Candidates settled in one cycle.
+const CANDIDATES: usize = 1000;
+/// A locked row is looked at again after this long even if nobody says so (microseconds).
+const RETRY: i64 = 1_000_000;
+/// How often the tables are compared with the memory while work is open (microseconds).
+const SWEEP: i64 = 60_000_000;
+
+/// Something to do at a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Due {
+    /// A task that was put off is eligible, or a yielded or leased one's time is up.
+    Task(i64),
+    /// A node with open steps has its time-out.
+    Node(i64, i32),
+    /// Nothing in particular: look at what was locked, at workers that were asked to end.
+    Look,
+}
+
+pub(super) struct Dispatcher {
+    database: &'static Database,
+    queue: Queue,
+    slots: Slots,
+    pools: Pools,
+    /// Nodes that may have ended, with a failed step if that is why.
+    candidates: HashMap<(i64, i32), Option<i64>>,
+    /// Nodes whose rows a client has locked.
+    locked: HashSet<(i64, i32)>,
+    ranges: Vec<Range>,
+    /// Tasks that somebody else changed: to be read anew.
+    touched: Vec<i64>,
+    changed_runs: HashSet<i64>,
+    due: BinaryHeap<Reverse<(i64, Due)>>,
+    suspects: Vec<i64>,
+    /// Until when marks are written durably, after a crash.
+    careful_until: i64,
+    /// Until when a suspect runs with nothing beside it.
+    quarantine_until: i64,
+    workers_at_most: usize,
+    finished_claims: Vec<i64>,
+    paused: bool,
+    adopted: bool,
+    next_purge: i64,
+    next_sweep: i64,
+    in_transaction: bool,
+}
+
+/// Entry point; the argument is the database's OID.
+#[no_mangle]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn pgflow_dispatcher_main(argument: pg_sys::Datum) {
+    let oid = pg_sys::Oid::from(argument.value() as u32);
+    let Some(database) = shared().database(oid) else { return };
+    // SAFETY: a plain function; installed before signals are unblocked.
+    unsafe {
+        pg_sys::before_shmem_exit(Some(at_exit), argument);
+    }
+    recovery::install_stop_signal();
+    database.dispatcher.enter();
+    // SAFETY: connects as the bootstrap superuser, as every worker without a user name does.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(oid, pg_sys::Oid::INVALID, 0) };
+    prepare_session();
+    if crate::store::transaction(crate::store::extension_owner).is_none() {
+        database.set_state(DatabaseState::Absent);
+        return;
+    }
+    if !database.change_state(DatabaseState::Starting, DatabaseState::Running) {
+        return;
+    }
+    Dispatcher::new(database).serve();
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: i32, argument: pg_sys::Datum) {
+    let Some(database) = shared().database(pg_sys::Oid::from(argument.value() as u32)) else { return };
+    database.attached.store(false, Release);
+    database.dispatcher.leave();
+    for from in [DatabaseState::Starting, DatabaseState::Running] {
+        if database.change_state(from, DatabaseState::Failed) {
+            break;
+        }
+    }
+    shared().launcher_wanted.store(true, Release);
+    shared().launcher.wake();
+}
+
+/// Settings of the process: nothing of what a role or database sets may decide how bookkeeping runs.
+fn prepare_session() {
+    for (name, value) in [
+        (c"synchronous_commit", c"off"),
+        (c"lock_timeout", c"10s"),
+        (c"statement_timeout", c"0"),
+        (c"idle_in_transaction_session_timeout", c"0"),
+        (c"default_transaction_read_only", c"off"),
+        (c"default_transaction_isolation", c"read committed"),
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"plan_cache_mode", c"force_generic_plan"),
+        (c"enable_seqscan", c"off"),
+        (c"enable_hashjoin", c"off"),
+        (c"enable_mergejoin", c"off"),
+        (c"jit", c"off"),
+        (c"row_security", c"off"),
+    ] {
+        set(name, value);
+    }
+}
+
+fn set(name: &std::ffi::CStr, value: &std::ffi::CStr) {
+    // SAFETY: both are zero-terminated; the values are valid for their settings.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        )
+    }
+}
+
+impl Dispatcher {
+    fn new(database: &'static Database) -> Self {
+        Dispatcher {
+            database,
+            queue: Queue::default(),
+            slots: Slots::new(database),
+            pools: Pools::default(),
+            candidates: HashMap::new(),
+            locked: HashSet::new(),
+            ranges: Vec::new(),
+            touched: Vec::new(),
+            changed_runs: HashSet::new(),
+            due: BinaryHeap::new(),
+            suspects: Vec::new(),
+            careful_until: 0,
+            quarantine_until: 0,
+            workers_at_most: settings::workers(),
+            finished_claims: Vec::new(),
+            paused: false,
+            adopted: false,
+            next_purge: 0,
+            next_sweep: 0,
+            in_transaction: false,
+        }
+    }
+
+    fn serve(&mut self) {
+        self.recover();
+        loop {
+            if recovery::stop_asked() {
+                self.stop();
+                return;
+            }
+            if self.database.check_extension.swap(false, AcqRel)
+                && crate::store::transaction(crate::store::extension_owner).is_none()
+            {
+                self.slots.dismiss();
+                self.database.set_state(DatabaseState::Absent);
+                return;
+            }
+            let worked = self.cycle();
+            if !worked && self.database.ring().is_empty() && !self.has_work() {
+                self.sleep();
+            }
+        }
+    }
+
+    /// One round: everything that has arrived, in one transaction. Returns whether anything was done.
+    fn cycle(&mut self) -> bool {
+        if self.database.rebuild.swap(false, AcqRel) {
+            self.rebuild();
+        }
+        let events = self.take_events();
+        let left = self.reap();
+        let due = self.take_due();
+        self.sweep_and_purge(events || left || due);
+        self.look_at_runs();
+        self.look_at_touched();
+        self.load_ranges();
+        self.settle();
+        self.time_out();
+        let assigned = self.assign();
+        self.tidy_claims(assigned);
+        let worked = events || left || due || assigned;
+        self.end_transaction();
+        self.slots.publish();
+        if worked {
+            self.pools.publish(self.database, &self.queue, &self.slots);
+            self.database.announce_change();
+        }
+        worked
+    }
+
+    fn has_work(&self) -> bool {
+        !self.candidates.is_empty() || !self.ranges.is_empty() || !self.touched.is_empty()
+            || !self.changed_runs.is_empty() || self.database.rebuild.load(Acquire)
+    }
+
+    /// Begins the cycle's transaction if it has none yet.
+    fn db(&mut self) {
+        if !self.in_transaction {
+            // SAFETY: between transactions; ended by `end_transaction`. What raises in between ends the process.
+            unsafe {
+                pg_sys::SetCurrentStatementStartTimestamp();
+                pg_sys::StartTransactionCommand();
+                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+                pg_sys::SPI_connect();
+            }
+            self.in_transaction = true;
+        }
+    }
+
+    fn end_transaction(&mut self) {
+        if self.in_transaction {
+            // SAFETY: pairs with `db`.
+            unsafe {
+                pg_sys::SPI_finish();
+                pg_sys::PopActiveSnapshot();
+                pg_sys::CommitTransactionCommand();
+                pg_sys::pgstat_report_stat(false);
+            }
+            self.in_transaction = false;
+        }
+    }
+
+    fn take_events(&mut self) -> bool {
+        let ring = self.database.ring();
+        let mut any = false;
+        for _ in 0..EVENTS {
+            let Some(event) = ring.pop() else { break };
+            any = true;
+            match Event::unpack(event) {
+                Some(Event::Arrived { low, high, flow_id, node_no }) => {
+                    self.ranges.push(Range { low, high, flow_id, node_no });
+                    self.look_again_at(flow_id, node_no);
+                }
+                Some(Event::Ended { task_id, attempt, outcome, microseconds }) => {
+                    self.ended(task_id, attempt, outcome, microseconds);
+                }
+                Some(Event::Touched { task_id }) => self.touched.push(task_id),
+                Some(Event::Released { flow_id, node_no }) => self.look_again_at(flow_id, node_no),
+                Some(Event::Run { flow_id }) => {
+                    self.changed_runs.insert(flow_id);
+                }
+                Some(Event::Settings) => self.read_settings(),
+                Some(Event::Rebuild) => self.database.rebuild.store(true, Release),
+                None => pgrx::warning!("pgflow: unknown event {event:?}"),
+            }
+        }
+        any
+    }
+
+    /// A lock that kept us from deciding about a node may be gone.
+    fn look_again_at(&mut self, flow_id: i64, node_no: i32) {
+        if self.locked.remove(&(flow_id, node_no)) {
+            self.candidate(flow_id, node_no, None);
+        }
+    }
+
+    fn candidate(&mut self, flow_id: i64, node_no: i32, failed: Option<i64>) {
+        let entry = self.candidates.entry((flow_id, node_no)).or_default();
+        *entry = entry.or(failed);
+    }
+
+    /// A worker has reported.
+    fn ended(&mut self, task_id: i64, attempt: i32, outcome: Outcome, microseconds: u32) {
+        self.slots.reported(task_id, attempt, &mut self.pools, &mut self.finished_claims);
+        self.suspects.retain(|s| *s != task_id);
+        self.database.tasks_done.fetch_add(1, Relaxed);
+        let Some(task) = self.queue.task(task_id).copied() else { return };
+        if task.attempt != attempt {
+            return;
+        }
+        if matches!(outcome, Outcome::Finished | Outcome::Failed) {
+            self.queue.learn(task.lane, microseconds);
+        }
+        match outcome {
+            Outcome::Finished => self.forget(task_id, false),
+            Outcome::Failed => self.forget(task_id, true),
+            Outcome::Yielded | Outcome::Deferred => {
+                self.queue.wait(task_id, attempt + 1);
+                self.touched.push(task_id);
+            }
+            Outcome::Stale | Outcome::Classified => {
+                self.queue.wait(task_id, attempt);
+                self.touched.push(task_id);
+            }
+        }
+    }
+
+    /// A task has ended: its node may have.
+    fn forget(&mut self, task_id: i64, failed: bool) {
+        let Some((task, last)) = self.queue.forget(task_id) else { return };
+        let (flow_id, node_no) = task.node;
+        if flow_id != 0 && (!task.is_step || failed || last) {
+            self.candidate(flow_id, node_no, (failed && task.is_step).then_some(task_id));
+        }
+    }
+
+    /// Reads tasks anew that clients have changed, or workers have put off.
+    fn look_at_touched(&mut self) {
+        if self.touched.is_empty() {
+            return;
+        }
+        self.db();
+        let mut ids = std::mem::take(&mut self.touched);
+        ids.sort_unstable();
+        ids.dedup();
+        let seen = store::look(ids.clone());
+        let mut external = Vec::new();
+        for task in &seen {
+            self.pools.free_yielded(task.task_id);
+            if let Some(State::Assigned(slot)) = self.queue.task(task.task_id).map(|t| t.state) {
+                // A worker runs it. If somebody has ended it, it is to stop; its worker will report.
+                if task.ended {
+                    self.slots.cancel(slot, task.task_id);
+                    self.ended_elsewhere(task);
+                }
+                continue;
+            }
+            if task.ended {
+                external.push(task.task_id);
+                self.ended_elsewhere(task);
+            } else {
+                self.queue.forget(task.task_id);
+            }
+        }
+        let gone: Vec<i64> = ids.iter().copied().filter(|id| !seen.iter().any(|t| t.task_id == *id)).collect();
+        for task_id in gone {
+            self.queue.forget(task_id);
+        }
+        if !external.is_empty() {
+            store::unqueue_external(external);
+        }
+        self.take_in(seen.into_iter().filter(|t| !t.ended).collect());
+    }
+
+    /// Somebody who is not a worker has ended this task.
+    fn ended_elsewhere(&mut self, task: &Loaded) {
+        self.queue.forget(task.task_id);
+        if task.flow_id != 0 {
+            self.candidate(task.flow_id, task.node_no, (task.failed && task.is_step).then_some(task.task_id));
+        }
+    }
+
+    fn look_at_runs(&mut self) {
+        for flow_id in std::mem::take(&mut self.changed_runs) {
+            self.db();
+            for node in self.locked.iter().copied().filter(|n| n.0 == flow_id).collect::<Vec<_>>() {
+                self.look_again_at(node.0, node.1);
+            }
+            self.touched.extend(self.queue.drop_flow(flow_id, None));
+            for (flow_id, node_no, low, high) in store::open_ranges_of_run(flow_id) {
+                self.ranges.push(Range { low, high, flow_id, node_no });
+            }
+            for (flow_id, node_no, times_up) in store::open_nodes(Some(flow_id)) {
+                self.watch_node(flow_id, node_no, times_up);
+            }
+        }
+    }
+
+    fn watch_node(&mut self, flow_id: i64, node_no: i32, times_up: Option<i64>) {
+        if let Some(at) = times_up {
+            self.due.push(Reverse((at, Due::Node(flow_id, node_no))));
+        }
+    }
+
+    /// Reads what has arrived, and ranges of lanes that run low.
+    fn load_ranges(&mut self) {
+        let mut ranges = std::mem::take(&mut self.ranges);
+        let mut from_backlog = 0;
+        loop {
+            let kept = match ranges.pop() {
+                Some(range) => (range, false),
+                None if from_backlog < 8 => match self.queue.next_range() {
+                    Some(range) => (range, true),
+                    None => return,
+                },
+                None => return,
+            };
+            let (range, was_kept) = kept;
+            from_backlog += usize::from(was_kept);
+            self.db();
+            let rows = store::load(range.low, range.high, range.flow_id, range.node_no, LOAD as i64);
+            let rest = rows.last().filter(|_| rows.len() == LOAD).map(|last| {
+                let key = self.key(last);
+                (self.queue.lane_of(key), Range { low: last.task_id + 1, ..range })
+            });
+            self.take_in(rows);
+            if let Some((lane, rest)) = rest {
+                self.queue.keep(lane, rest);
+            }
+            if was_kept && self.queue.range_done(range) {
+                self.candidate(range.flow_id, range.node_no, None);
+            }
+        }
+    }
+
+    fn key(&mut self, task: &Loaded) -> Key {
+        let pool = self.pools.of(task.pool.as_deref().filter(|p| !p.is_empty()), &task.target);
+        Key { role: task.role.to_u32(), pool, priority: task.priority }
+    }
+
+    /// Takes open tasks into the memory, each by what it waits for.
+    fn take_in(&mut self, rows: Vec<Loaded>) {
+        let now = crate::store::now();
+        let mut refused: HashMap<(&'static str, String), Vec<i64>> = HashMap::new();
+        let mut external: Vec<Loaded> = Vec::new();
+        let mut held: HashSet<(i64, i32)> = HashSet::new();
+        for row in rows {
+            if self.queue.knows(row.task_id) {
+                continue;
+            }
+            if row.flow_id != 0 && !matches!(row.node_state, b'O' | b'S') {
+                if row.node_state != b'W' {
+                    let why = "the node had ended when the step arrived".to_owned();
+                    refused.entry(("CANCELED", why)).or_default().push(row.task_id);
+                }
+                continue;
+            }
+            if row.held {
+                if row.node_state == b'S' {
+                    held.insert((row.flow_id, row.node_no));
+                }
+                continue;
+            }
+            if let Some(why) = self.pools.refusal(&row) {
+                refused.entry(("FAILED", why)).or_default().push(row.task_id);
+                continue;
+            }
+            let lane = { let key = self.key(&row); self.queue.lane_of(key) };
+            let waits = if row.yielded { row.times_up } else { row.eligible.filter(|at| *at > now) };
+            let is_external = self.pools.is_external(&row.target);
+            let state = if waits.is_some() || row.yielded || is_external { State::Waiting } else { State::Queued };
+            let task = Task {
+                node: (row.flow_id, row.node_no.max(-1)),
+                is_step: row.is_step,
+                lane,
+                attempt: row.attempt + 1,
+                state,
+            };
+            self.queue.add(row.task_id, task);
+            if let Some(at) = waits {
+                self.due.push(Reverse((at, Due::Task(row.task_id))));
+            }
+            if row.yielded && self.pools.tracks_yielded(&row.target) {
+                self.pools.hold_yielded(row.task_id, self.queue.lane(lane).key.pool);
+            }
+            if row.suspect && state == State::Queued {
+                self.suspects.push(row.task_id);
+            }
+            if is_external && !row.yielded && waits.is_none() {
+                external.push(row);
+            }
+        }
+        if !external.is_empty() {
+            store::queue_external(&external.iter().collect::<Vec<_>>());
+        }
+        for ((status, why), ids) in refused {
+            for task in store::look(store::end_tasks(ids, status, &why)) {
+                self.ended_elsewhere(&task);
+            }
+        }
+        for (flow_id, node_no) in held {
+            let effects = store::release_steps(flow_id, node_no);
+            self.apply(effects);
+        }
+    }
+
+    /// Lets the cascade decide about nodes that may have ended.
+    fn settle(&mut self) {
+        if self.candidates.is_empty() {
+            return;
+        }
+        self.db();
+        let some: Vec<(i64, i32, Option<i64>)> =
+            self.candidates.iter().take(CANDIDATES).map(|(node, failed)| (node.0, node.1, *failed)).collect();
+        for (flow_id, node_no, _) in &some {
+            self.candidates.remove(&(*flow_id, *node_no));
+        }
+        let effects = store::settle(&some);
+        self.apply(effects);
+        // What was opened is handed out in this very cycle.
+        self.load_ranges();
+    }
+
+    fn apply(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            let Effect { kind, flow_id, node_no, low, high, at } = effect;
+            match kind {
+                b'A' => self.ranges.push(Range { low, high, flow_id, node_no }),
+                b'N' => {
+                    for task_id in self.queue.drop_flow(flow_id, Some(node_no)) {
+                        self.touched.push(task_id);
+                    }
+                }
+                b'E' => self.touched.push(low),
+                b'R' => {
+                    self.locked.insert((flow_id, node_no));
+                    self.due.push(Reverse((crate::store::now() + RETRY, Due::Look)));
+                }
+                b'T' => self.watch_node(flow_id, node_no, at),
+                _ => {}
+            }
+        }
+    }
+
+    /// Times that have come.
+    fn take_due(&mut self) -> bool {
+        let now = crate::store::now();
+        let mut nodes = Vec::new();
+        let mut tasks = Vec::new();
+        let mut any = false;
+        while let Some(Reverse((at, due))) = self.due.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.due.pop();
+            any = true;
+            match due {
+                Due::Task(task_id) => tasks.push(task_id),
+                Due::Node(flow_id, node_no) => nodes.push((flow_id, node_no)),
+                Due::Look => {
+                    for (flow_id, node_no) in std::mem::take(&mut self.locked) {
+                        self.candidate(flow_id, node_no, None);
+                    }
+                }
+            }
+        }
+        tasks.retain(|id| self.queue.task(*id).is_some_and(|t| t.state == State::Waiting));
+        if !tasks.is_empty() {
+            self.db();
+            self.waited(tasks, now);
+        }
+        if !nodes.is_empty() {
+            self.db();
+            let effects = store::time_out_nodes(&nodes);
+            self.apply(effects);
+        }
+        any
+    }
+
+    /// Tasks whose time has come: put-off ones are eligible, yielded ones have timed out, leases have expired.
+    fn waited(&mut self, task_ids: Vec<i64>, now: i64) {
+        let mut late = Vec::new();
+        let mut leases = Vec::new();
+        for task in store::look(task_ids) {
+            if task.ended {
+                self.touched.push(task.task_id);
+            } else if task.yielded && task.times_up.is_some_and(|at| at <= now) {
+                if self.pools.is_external(&task.target) {
+                    leases.push(task.task_id);
+                } else {
+                    late.push(task.task_id);
+                }
+            } else {
+                self.touched.push(task.task_id);
+            }
+        }
+        if !late.is_empty() {
+            self.touched.extend(store::end_tasks(late, "TIMED_OUT", "time-out: nobody finished it in time"));
+        }
+        if !leases.is_empty() {
+            self.touched.extend(store::expire_leases(leases));
+        }
+    }
+
+    /// Running tasks whose time is up end at once, whatever their statement does; the statement is cancelled.
+    fn time_out(&mut self) {
+        let late = self.slots.late(crate::store::now());
+        if late.is_empty() {
+            return;
+        }
+        self.db();
+        let ids: Vec<i64> = late.iter().map(|l| l.1).collect();
+        let ended = store::end_tasks(ids, "TIMED_OUT", "time-out: it took too long");
+        for (slot, task_id) in late {
+            if ended.contains(&task_id) {
+                self.slots.cancel(slot, task_id);
+            }
+        }
+        for task in store::look(ended) {
+            self.ended_elsewhere(&task);
+        }
+    }
+
+    fn tidy_claims(&mut self, assigned: bool) {
+        let enough = if assigned { 200 } else { 1 };
+        if self.finished_claims.len() >= enough {
+            self.db();
+            store::delete_claims(std::mem::take(&mut self.finished_claims));
+        }
+    }
+
+    fn sweep_and_purge(&mut self, active: bool) {
+        let now = crate::store::now();
+        if !active || now < self.next_purge {
+            return;
+        }
+        self.next_purge = now + settings::purge_interval_ms() * 1000;
+        self.db();
+        if store::purge(1000) {
+            self.next_purge = now;
+        }
+        store::raise_open_low();
+    }
+
+    /// Sleeps until an event or the next time to do something.
+    fn sleep(&mut self) {
+        let now = crate::store::now();
+        let open = !self.queue.is_empty();
+        if open && now >= self.next_sweep {
+            if self.next_sweep != 0 {
+                self.rebuild();
+            }
+            self.next_sweep = now + SWEEP;
+        }
+        let mut next = self.due.peek().map_or(i64::MAX, |Reverse((at, _))| *at);
+        next = next.min(self.slots.next_look(now));
+        if open {
+            next = next.min(self.next_sweep);
+        }
+        self.database.next_wake.store(next, Release);
+        // A deadline that a worker set before it could see the new time is found now.
+        next = next.min(self.slots.next_look(now));
+        process::report_activity(None);
+        if self.database.ring().is_empty() && !self.database.rebuild.load(Acquire) && !recovery::stop_asked() {
+            let wait = if next == i64::MAX { -1 } else { ((next - now) / 1000 + 1).clamp(0, 3_600_000) };
+            process::sleep(wait);
+        }
+        self.database.next_wake.store(i64::MIN, Release);
+    }
+}

@@ -1,0 +1,205 @@
+//! The dispatcher's beginning and end: who it may work for, what was running when it was not there, and the memory made
+//! anew from the tables.
+#![allow(unsafe_code)]
+
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicBool, Ordering::*};
+
+use pgflow_core::queue::{Range, State, Task};
+use pgrx::pg_sys;
+
+use super::{Dispatcher, Due};
+use crate::engine::process;
+use crate::store::dispatcher as store;
+
+/// After a crash marks are written durably for this long (microseconds).
+const CAREFUL: i64 = 60_000_000;
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// SIGTERM ends the dispatcher between two cycles, so that it can say that it stopped cleanly.
+pub fn install_stop_signal() {
+    process::standard_signals_but(on_stop);
+}
+
+unsafe extern "C-unwind" fn on_stop(_: i32) {
+    STOP.store(true, Release);
+    process::wake_self();
+}
+
+pub fn stop_asked() -> bool {
+    STOP.load(Acquire)
+}
+
+fn system_identifier() -> i64 {
+    // SAFETY: reads the control data that every process has.
+    unsafe { pg_sys::GetSystemIdentifier() as i64 }
+}
+
+impl Dispatcher {
+    /// From the tables and the workers that are there to a memory that is true.
+    pub(super) fn recover(&mut self) {
+        self.database.last_error.set("");
+        let state = crate::store::transaction(store::engine_state);
+        // From now on events are queued; what was committed before is read from the tables below.
+        while self.database.ring().pop().is_some() {}
+        self.database.rebuild.store(false, Release);
+        self.database.attached.store(true, Release);
+        self.db();
+        self.read_settings();
+        let adopted_workers = self.slots.adopt();
+        if self.adopted {
+            self.settle_claims(state.clean_stop);
+            // SAFETY: reading a process-global OID.
+            store::set_engine_state(system_identifier(), unsafe { pg_sys::MyDatabaseId }, false);
+            if !state.clean_stop {
+                self.careful_until = crate::store::now() + CAREFUL;
+            }
+        }
+        for (slot, _, handed) in adopted_workers {
+            self.take_over(slot, &handed);
+        }
+        self.end_transaction();
+        self.rebuild();
+    }
+
+    /// Tasks that a worker of an earlier dispatcher still holds.
+    fn take_over(&mut self, slot: usize, handed: &[(i64, i32)]) {
+        for row in store::look(handed.iter().map(|h| h.0).collect()) {
+            let lane = {
+                let key = self.key(&row);
+                self.queue.lane_of(key)
+            };
+            let Some(&(task_id, attempt)) = handed.iter().find(|h| h.0 == row.task_id) else { continue };
+            let node = (row.flow_id, row.node_no);
+            self.queue.adopt(task_id, Task { node, is_step: row.is_step, lane, attempt, state: State::Assigned(slot) });
+            let pool = self.queue.lane(lane).key.pool;
+            self.slots.place(slot, lane, pool, &mut self.pools);
+            if row.ended {
+                self.touched.push(task_id);
+            }
+        }
+    }
+
+    /// Marks whose tasks no worker holds are attempts that were lost. After a crash all of them are suspects; one that
+    /// was alone is charged.
+    fn settle_claims(&mut self, clean_stop: bool) {
+        let claims = store::claims();
+        if claims.is_empty() {
+            return;
+        }
+        let mut lost = Vec::new();
+        for (_, task_id, attempt, alone) in &claims {
+            if !self.slots.holds(*task_id, *attempt) {
+                lost.push((*task_id, *attempt, *alone && !clean_stop));
+            }
+        }
+        let reason = if clean_stop { "the server or the dispatcher was stopped" } else { "the server died" };
+        for chunk in lost.chunks(1000) {
+            for (task_id, ended) in store::lose_attempts(chunk, !clean_stop, reason) {
+                if ended {
+                    self.touched.push(task_id);
+                }
+            }
+        }
+        // Marks of tasks that workers still hold stay until the next start: they cost nothing and say the truth.
+        let held: Vec<i64> =
+            claims.iter().filter(|c| self.slots.holds(c.1, c.2)).map(|c| c.0).collect();
+        store::delete_claims(claims.iter().map(|c| c.0).filter(|c| !held.contains(c)).collect());
+    }
+
+    /// Reads targets, pools and switches; sizes hold at once.
+    pub(super) fn read_settings(&mut self) {
+        self.db();
+        let settings = store::settings();
+        self.pools.configure(&settings);
+        self.paused = settings.paused;
+        self.workers_at_most = settings.workers.unwrap_or_else(crate::settings::workers);
+        let state = store::engine_state();
+        // SAFETY: reading a process-global OID.
+        let here = unsafe { pg_sys::MyDatabaseId };
+        let was_adopted = self.adopted;
+        self.adopted = state.system_identifier.is_none_or(|id| id == system_identifier())
+            && state.database_oid.is_none_or(|oid| oid == here);
+        if !self.adopted {
+            self.database.last_error.set(
+                "this database was copied or restored: nothing runs until SELECT async.adopt() says that it may",
+            );
+        } else if !was_adopted {
+            self.database.last_error.set("");
+            self.database.rebuild.store(true, Release);
+        }
+    }
+
+    /// Makes the memory anew from the tables, but for what workers hold.
+    pub(super) fn rebuild(&mut self) {
+        self.db();
+        self.queue.clear();
+        self.ranges.clear();
+        self.due.clear();
+        self.suspects.clear();
+        self.pools.forget_yielded();
+        let low = store::engine_state().open_low;
+        for (flow_id, node_no, low, high) in store::open_ranges(low) {
+            self.ranges.push(Range { low, high, flow_id, node_no });
+        }
+        // Oldest first: ranges are taken from the end.
+        self.ranges.reverse();
+        for (flow_id, node_no, times_up) in store::open_nodes(None) {
+            self.candidates.entry((flow_id, node_no)).or_default();
+            if let Some(at) = times_up {
+                self.due.push(Reverse((at, Due::Node(flow_id, node_no))));
+            }
+        }
+        self.end_transaction();
+    }
+
+    /// Settles what workers that are gone have left.
+    pub(super) fn reap(&mut self) -> bool {
+        let all = self.slots.gone(&mut self.pools, &mut self.finished_claims);
+        let any = !all.is_empty();
+        for left in all {
+            if left.never_started && left.lost.is_empty() {
+                self.database.last_error.set(&format!(
+                    "a worker of role {} could not start: see the server's log (may it log in and connect?)",
+                    left.role
+                ));
+                // Its tasks are looked at again: they fail if the role is gone or may not log in.
+                let queue = &self.queue;
+                let waiting =
+                    queue.find(|t| t.state == State::Queued && queue.lane(t.lane).key.role == left.role);
+                self.touched.extend(waiting);
+            }
+            for (task_id, attempt) in left.unstarted {
+                self.queue.requeue(task_id, attempt);
+            }
+            self.touched.extend(left.unknown);
+            if !left.lost.is_empty() {
+                self.db();
+                let lost: Vec<_> = left.lost.iter().map(|l| (l.0, l.1, true)).collect();
+                store::lose_attempts(&lost, false, "its worker was terminated");
+                for (task_id, attempt) in left.lost {
+                    self.suspects.retain(|s| *s != task_id);
+                    self.queue.wait(task_id, attempt + 1);
+                    self.touched.push(task_id);
+                }
+            }
+        }
+        any
+    }
+
+    /// The server stops: say that it was in order.
+    pub(super) fn stop(&mut self) {
+        // Workers are told by the postmaster too; what they hold is lost in order, not in a crash.
+        if self.adopted {
+            self.mark_clean();
+        }
+    }
+
+    fn mark_clean(&mut self) {
+        // SAFETY: reading a process-global OID.
+        let here = unsafe { pg_sys::MyDatabaseId };
+        super::set(c"synchronous_commit", c"on");
+        crate::store::transaction(|| store::set_engine_state(system_identifier(), here, true));
+    }
+}

@@ -1,0 +1,154 @@
+//! Statements that the engine must make room for, or hear of: dropping, renaming and copying databases, which fail while
+//! anybody is connected; creating databases, which may bring the extension with their template; dropping the extension.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering::*;
+
+use pgrx::{pg_sys, PgTryBuilder};
+
+use super::announce::{note, Note};
+use super::process::wait_briefly;
+use super::shmem::{shared, Database, DatabaseState, WorkerState};
+
+/// How long the engine's processes of a database may take to end (milliseconds).
+const LEAVE_TIMEOUT: i64 = 10_000;
+
+static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
+
+/// Puts the hook in place. Called once from `_PG_init` while the postmaster preloads.
+pub fn init() {
+    // SAFETY: the postmaster loads libraries in one thread.
+    unsafe {
+        PREVIOUS = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(hook);
+    }
+}
+
+#[pgrx::pg_guard]
+#[allow(clippy::too_many_arguments)]
+unsafe extern "C-unwind" fn hook(
+    statement: *mut pg_sys::PlannedStmt,
+    source: *const std::ffi::c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    let node = (*statement).utilityStmt;
+    let (dismissed, hear) = prepare(node);
+    let run = AssertUnwindSafe(|| match PREVIOUS {
+        Some(previous) => {
+            previous(statement, source, read_only_tree, context, parameters, environment, receiver, completion)
+        }
+        None => pg_sys::standard_ProcessUtility(
+            statement,
+            source,
+            read_only_tree,
+            context,
+            parameters,
+            environment,
+            receiver,
+            completion,
+        ),
+    });
+    match dismissed {
+        None => run(),
+        Some(database) => {
+            let back = AssertUnwindSafe(database);
+            PgTryBuilder::new(run)
+                .finally(move || {
+                    back.change_state(DatabaseState::Dismissed, DatabaseState::Unknown);
+                    shared().launcher_wanted.store(true, Release);
+                    shared().launcher.wake();
+                })
+                .execute()
+        }
+    }
+    if hear {
+        note(Note::WakeLauncher);
+    }
+}
+
+/// What a statement needs: a database to itself, and whether the launcher is to look when it has committed.
+unsafe fn prepare(node: *mut pg_sys::Node) -> (Option<&'static Database>, bool) {
+    match (*node).type_ {
+        pg_sys::NodeTag::T_DropdbStmt => (dismiss((*node.cast::<pg_sys::DropdbStmt>()).dbname), true),
+        pg_sys::NodeTag::T_RenameStmt => {
+            let rename = node.cast::<pg_sys::RenameStmt>();
+            match (*rename).renameType {
+                pg_sys::ObjectType::OBJECT_DATABASE => (dismiss((*rename).subname), true),
+                _ => (None, false),
+            }
+        }
+        pg_sys::NodeTag::T_AlterDatabaseStmt => {
+            let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
+            let moves = option((*alter).options, c"tablespace").is_some();
+            (if moves { dismiss((*alter).dbname) } else { None }, true)
+        }
+        pg_sys::NodeTag::T_CreatedbStmt => {
+            let create = node.cast::<pg_sys::CreatedbStmt>();
+            let template = option((*create).options, c"template").map(|o| pg_sys::defGetString(o));
+            (template.and_then(|name| dismiss(name)), true)
+        }
+        pg_sys::NodeTag::T_DropStmt => {
+            let drop = node.cast::<pg_sys::DropStmt>();
+            (None, (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION)
+        }
+        _ => (None, false),
+    }
+}
+
+unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys::DefElem> {
+    let count = if options.is_null() { 0 } else { (*options).length };
+    (0..count)
+        .map(|i| (*(*options).elements.add(i as usize)).ptr_value as *mut pg_sys::DefElem)
+        .find(|o| CStr::from_ptr((**o).defname) == name && !(**o).arg.is_null())
+}
+
+/// Ends the engine's processes in a database that the caller owns, until `hook` lets them come back.
+unsafe fn dismiss(name: *const std::ffi::c_char) -> Option<&'static Database> {
+    if name.is_null() {
+        return None;
+    }
+    let oid = pg_sys::get_database_oid(name, true);
+    // Who may not do it is refused by the statement itself, and must not be able to stop the engine by trying.
+    if oid == pg_sys::Oid::INVALID || !owns(oid) || oid == pg_sys::MyDatabaseId {
+        return None;
+    }
+    let database = shared().database(oid)?;
+    database.set_state(DatabaseState::Dismissed);
+    let mut waited = 0;
+    while waited < LEAVE_TIMEOUT {
+        let pids = pids(database);
+        if pids.is_empty() {
+            break;
+        }
+        for pid in pids {
+            libc::kill(pid, libc::SIGTERM);
+        }
+        wait_briefly(20);
+        waited += 20;
+    }
+    Some(database)
+}
+
+unsafe fn owns(database: pg_sys::Oid) -> bool {
+    #[cfg(feature = "pg15")]
+    return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
+    #[cfg(not(feature = "pg15"))]
+    return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, pg_sys::GetUserId());
+}
+
+fn pids(database: &Database) -> Vec<i32> {
+    let oid = database.oid.load(Acquire);
+    let workers = shared()
+        .workers()
+        .iter()
+        .filter(|w| w.state() != WorkerState::Free && w.database.load(Acquire) == oid)
+        .map(|w| w.process.pid());
+    workers.chain([database.dispatcher.pid()]).filter(|pid| *pid != 0).collect()
+}

@@ -1,0 +1,14 @@
+//! The engine's processes and what they share. See docs/architecture.md for how work flows through them.
+
+pub mod announce;
+pub mod callback;
+pub mod dispatcher;
+pub mod events;
+pub mod hooks;
+pub mod launcher;
+pub mod notices;
+pub mod own_task;
+pub mod process;
+pub mod session;
+pub mod shmem;
+pub mod worker;

@@ -1,0 +1,333 @@
+//! The local worker: takes the tasks its dispatcher assigns, runs each in a transaction of its own, writes the outcome
+//! into that same transaction, and reports.
+//!
+//! The process is connected as the role that the tasks run as. Bookkeeping runs with the rights of the extension's owner,
+//! around the callback and never during it: before the switch, deferred triggers have fired and cursors are closed.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::sync::atomic::{AtomicPtr, Ordering::*};
+
+use pgrx::pg_sys;
+
+use super::callback;
+use super::events::{Event, Outcome};
+use super::notices;
+use super::own_task::{self, Attempt, Decision};
+use super::process;
+use super::session;
+use super::shmem::{my_database, shared, Worker, WorkerState, ASSIGNED, DONE, STARTED};
+use crate::settings;
+use crate::store::worker::{self as store, Details, What};
+
+static MY_SLOT: AtomicPtr<Worker> = AtomicPtr::new(std::ptr::null_mut());
+
+/// In a worker: its slot.
+pub fn my_slot() -> Option<&'static Worker> {
+    // SAFETY: set once to a slot in shared memory, which outlives the process.
+    unsafe { MY_SLOT.load(Acquire).as_ref() }
+}
+
+/// Entry point; the argument is the slot's number.
+#[no_mangle]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
+    let Some(slot) = shared().workers().get(argument.value()) else { return };
+    if slot.state() != WorkerState::Starting {
+        return;
+    }
+    MY_SLOT.store(slot as *const Worker as *mut Worker, Release);
+    slot.process.enter();
+    // SAFETY: the callback is a plain function; handlers are installed before signals are unblocked.
+    unsafe {
+        pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0));
+        process::set_handler(libc::SIGINT, on_cancel);
+    }
+    process::standard_signals();
+    // SAFETY: the dispatcher wrote both OIDs before it registered this process.
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(
+            pg_sys::Oid::from(slot.database.load(Acquire)),
+            pg_sys::Oid::from(slot.role.load(Acquire)),
+            0,
+        );
+    }
+    let Some((owner, callback_type)) =
+        crate::store::transaction(|| Some((crate::store::extension_owner()?, store::callback_type()?)))
+    else {
+        return;
+    };
+    super::announce::register();
+    notices::init();
+    let mut worker = Local { slot, owner, calls: callback::Calls::new(callback_type), memory: memory_context() };
+    slot.change_state(WorkerState::Starting, WorkerState::Ready);
+    wake_dispatcher();
+    worker.serve();
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
+    if let Some(slot) = my_slot() {
+        slot.process.leave();
+        slot.set_state(WorkerState::Gone);
+        wake_dispatcher();
+    }
+}
+
+fn wake_dispatcher() {
+    if let Some(database) = my_database() {
+        database.dispatcher.wake();
+    }
+}
+
+/// SIGINT: cancels the statement that runs, unless the cancel was meant for a task that is over.
+unsafe extern "C-unwind" fn on_cancel(_: i32) {
+    let Some(slot) = MY_SLOT.load(Acquire).as_ref() else { return };
+    let (wanted, current) = (slot.cancel.load(Acquire), slot.task_id.load(Acquire));
+    if current != 0 && (wanted == 0 || wanted == current) {
+        pg_sys::InterruptPending = 1;
+        pg_sys::QueryCancelPending = 1;
+        process::wake_self();
+    }
+}
+
+fn memory_context() -> pg_sys::MemoryContext {
+    // SAFETY: a context below the top one, never deleted.
+    unsafe {
+        pg_sys::AllocSetContextCreateInternal(
+            pg_sys::TopMemoryContext,
+            c"pgflow tasks".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        )
+    }
+}
+
+struct Local {
+    slot: &'static Worker,
+    owner: pg_sys::Oid,
+    calls: callback::Calls,
+    /// What lives as long as a batch: arguments of its tasks.
+    memory: pg_sys::MemoryContext,
+}
+
+impl Local {
+    /// Runs what is assigned until there was nothing for a while.
+    fn serve(&mut self) {
+        let mut idle_since = crate::store::now();
+        let mut reported_idle = false;
+        loop {
+            if self.slot.pending() > 0 {
+                self.run_batch();
+                idle_since = crate::store::now();
+                reported_idle = false;
+                // SAFETY: between transactions; a no-op unless statistics are due.
+                unsafe { pg_sys::pgstat_report_stat(false) };
+                process::check_interrupts();
+                continue;
+            }
+            if !reported_idle {
+                // SAFETY: as above, forced.
+                unsafe { pg_sys::pgstat_report_stat(true) };
+                process::report_activity(None);
+                reported_idle = true;
+            }
+            let idle = (crate::store::now() - idle_since) / 1000;
+            let left = settings::worker_idle_ms() - idle;
+            if (left <= 0 || self.slot.leave.load(Acquire)) && self.leave() {
+                return;
+            }
+            if self.slot.pending() == 0 {
+                process::sleep(left.max(1));
+            }
+        }
+    }
+
+    /// Leaves, unless something was assigned meanwhile.
+    fn leave(&self) -> bool {
+        if !self.slot.change_state(WorkerState::Ready, WorkerState::Leaving) {
+            return true;
+        }
+        if self.slot.pending() > 0 {
+            self.slot.set_state(WorkerState::Ready);
+            return false;
+        }
+        true
+    }
+
+    /// Reads what is assigned now, in one statement, and runs it in order.
+    fn run_batch(&mut self) {
+        let (head, tail) = (self.slot.head.load(Acquire), self.slot.tail.load(Acquire));
+        let ids = (head..tail).map(|p| self.slot.entry(p).task_id.load(Acquire)).collect();
+        let (owner, memory) = (self.owner, self.memory);
+        let mut details = crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)));
+        details.reverse();
+        for position in head..tail {
+            let entry = self.slot.entry(position);
+            let attempt = Attempt { task_id: entry.task_id.load(Acquire), attempt: entry.attempt.load(Acquire) };
+            let found = details.pop_if(|d| d.task_id == attempt.task_id);
+            if entry.state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_ok() {
+                let from = crate::store::now();
+                let outcome = match found {
+                    Some(details) if details.attempt == attempt.attempt => self.run(attempt, details, from),
+                    _ => Outcome::Stale,
+                };
+                self.report(attempt, outcome, from);
+                entry.state.store(DONE, Release);
+            }
+            self.slot.head.store(position + 1, Release);
+            if outcome_wakes(self.slot) {
+                wake_dispatcher();
+            }
+            process::check_interrupts();
+        }
+        // SAFETY: nothing of the batch is used any more.
+        unsafe { pg_sys::MemoryContextReset(self.memory) };
+    }
+
+    fn report(&self, attempt: Attempt, outcome: Outcome, from: i64) {
+        let microseconds = (crate::store::now() - from).clamp(0, u32::MAX.into()) as u32;
+        let Attempt { task_id, attempt } = attempt;
+        self.slot.tasks_done.fetch_add(1, Relaxed);
+        if let Some(database) = my_database() {
+            database.send(&Event::Ended { task_id, attempt, outcome, microseconds }.pack());
+        }
+    }
+
+    /// One attempt, from its mark in shared memory to its outcome in the table.
+    fn run(&mut self, attempt: Attempt, details: Details, started: i64) -> Outcome {
+        let deadline = details.timeout.map_or(0, |t| details.first_started.unwrap_or(started).saturating_add(t));
+        self.enter_task(attempt, started, deadline);
+        let label = CString::new(details.label.replace('\0', "")).unwrap_or_default();
+        process::report_activity(Some(&label));
+        notices::begin();
+        own_task::begin(attempt);
+
+        let task = &details;
+        let done = callback::guarded(|| {
+            session::start_transaction();
+            // SAFETY: what the callback's errors and pg_stat_activity show as the statement; cleared below.
+            unsafe { pg_sys::debug_query_string = label.as_ptr() };
+            let outcome = self.run_and_write(attempt, task, started, deadline);
+            session::commit();
+            outcome
+        });
+        // SAFETY: the label is about to be freed.
+        unsafe { pg_sys::debug_query_string = std::ptr::null() };
+        own_task::end_of_callback();
+        let outcome = done.unwrap_or_else(|error| self.write_failure(attempt, started, error));
+        own_task::clear();
+        self.slot.clear_task();
+        notices::discard();
+        session::reset(pg_sys::Oid::from(self.slot.role.load(Acquire)));
+        outcome
+    }
+
+    fn enter_task(&self, attempt: Attempt, started: i64, deadline: i64) {
+        let slot = self.slot;
+        slot.cancel.store(0, Release);
+        slot.attempt.store(attempt.attempt, Release);
+        slot.started.store(started, Release);
+        slot.done.store(f64::NAN.to_bits(), Release);
+        slot.total.store(f64::NAN.to_bits(), Release);
+        slot.note.set("");
+        slot.deadline.store(deadline, Release);
+        slot.task_id.store(attempt.task_id, Release);
+        if let Some(database) = my_database().filter(|d| deadline != 0 && deadline < d.next_wake.load(Acquire)) {
+            database.dispatcher.wake();
+        }
+    }
+
+    /// Runs the callback and writes its outcome, in the open transaction. Whatever is wrong is raised.
+    fn run_and_write(&mut self, attempt: Attempt, task: &Details, started: i64, deadline: i64) -> Outcome {
+        match &task.what {
+            What::Query(text) => callback::run_query(text),
+            What::Call { routine, arguments } => self.calls.call(routine, *arguments),
+            What::Flow { flow, arguments } => {
+                // The step yields first: a child run may end before this transaction does.
+                own_task::end_of_callback();
+                let open = self.book(|| store::yielded(attempt, started, deadline));
+                if open {
+                    let arguments = pgrx::JsonB(arguments.0.clone());
+                    crate::store::connected(|| store::run_flow(flow, arguments, attempt.task_id));
+                }
+                return self.settled(open, attempt, Outcome::Yielded);
+            }
+            What::Classify { routine, flow_id, node_no, node } => {
+                let pool = callback::ask_pool(routine, *flow_id, node);
+                callback::settle_user_code();
+                own_task::end_of_callback();
+                self.book(|| store::classified(*flow_id, *node_no, &pool));
+                return Outcome::Classified;
+            }
+        }
+        callback::settle_user_code();
+        own_task::end_of_callback();
+        let decision = super::announce::pending_decision().or_else(own_task::decided);
+        let (outcome, open) = match decision {
+            None if task.asynchronous => {
+                (Outcome::Yielded, self.book(|| store::yielded(attempt, started, deadline)))
+            }
+            None | Some(Decision::Finished) => (Outcome::Finished, self.book(|| store::finish(attempt, started))),
+            Some(Decision::Failed(message)) => {
+                let message = message.unwrap_or_else(|| "failed by flow.finish".to_owned());
+                let partially = own_task::partially_committed();
+                (Outcome::Failed, self.book(|| store::fail(attempt, started, &message, partially)))
+            }
+            Some(Decision::Deferred(delay)) => {
+                (Outcome::Deferred, self.book(|| store::defer(attempt, started, delay)))
+            }
+        };
+        self.settled(open, attempt, outcome)
+    }
+
+    /// An outcome that matches no open attempt rolls the callback's transaction back.
+    fn settled(&self, open: bool, attempt: Attempt, outcome: Outcome) -> Outcome {
+        if !open {
+            pgrx::ereport!(
+                ERROR,
+                pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+                format!("task {} was ended by somebody else while it ran", attempt.task_id)
+            );
+        }
+        if let Some((levels, messages)) = notices::take() {
+            self.book(|| store::log(attempt, levels, messages));
+        }
+        outcome
+    }
+
+    /// Bookkeeping inside the callback's transaction: as the owner, writable, and back.
+    fn book<T>(&self, body: impl FnOnce() -> T) -> T {
+        crate::store::as_user(self.owner, || store::writable(|| crate::store::connected(body)))
+    }
+
+    /// The callback's transaction is rolled back: the failure is recorded in a new one.
+    fn write_failure(&self, attempt: Attempt, started: i64, error: String) -> Outcome {
+        let partially = own_task::partially_committed();
+        let logged = notices::take();
+        let owner = self.owner;
+        let open = crate::store::transaction(|| {
+            crate::store::as_user(owner, || {
+                store::writable(|| {
+                    if let Some((levels, messages)) = logged {
+                        store::log(attempt, levels, messages);
+                    }
+                    store::fail(attempt, started, &error, partially)
+                })
+            })
+        });
+        if open {
+            Outcome::Failed
+        } else {
+            pgrx::debug1!("pgflow: a late outcome of task {} changes nothing: {error}", attempt.task_id);
+            Outcome::Stale
+        }
+    }
+}
+
+/// Whether the dispatcher should be woken now: when the worker runs dry, or has done a good part of what it was given.
+fn outcome_wakes(slot: &Worker) -> bool {
+    let left = slot.pending();
+    left == 0 || left % 8 == 0
+}

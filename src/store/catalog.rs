@@ -1,0 +1,177 @@
+//! What `configure_flow` asks the catalogue about, with the caller's rights and search path, and what it stores.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+
+use pgflow_core::definition::{Catalog, Definition, RoutineInfo, TargetInfo};
+use pgrx::{pg_sys, JsonB};
+
+use super::{arg, run};
+
+/// The catalogue as the caller sees it. Names of routines are resolved by the caller's search path, which is why nothing
+/// here switches to the owner.
+pub struct Live {
+    callback: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    /// Who will call the routines.
+    pub role: pg_sys::Oid,
+}
+
+impl Live {
+    pub fn new(owner: pg_sys::Oid, role: pg_sys::Oid) -> Option<Self> {
+        Some(Live { callback: super::worker::callback_type()?, owner, role })
+    }
+
+    fn look_up(&self, name: &str, types: &[pg_sys::Oid], kind: u8, result: Option<pg_sys::Oid>) -> RoutineInfo {
+        let Ok(name) = CString::new(name) else { return RoutineInfo::Missing };
+        // SAFETY: catalogue look-ups inside a transaction. A malformed name raises its own error, which is turned into
+        // "missing" by the guard below.
+        unsafe {
+            let Some(names) = qualified(&name) else { return RoutineInfo::Missing };
+            let found = pg_sys::LookupFuncName(names, types.len() as i32, types.as_ptr(), true);
+            if found == pg_sys::Oid::INVALID {
+                return match other_arguments(names) {
+                    Some(found) => RoutineInfo::WrongArguments { found },
+                    None => RoutineInfo::Missing,
+                };
+            }
+            let wrong_result = result.is_some_and(|r| pg_sys::get_func_rettype(found) != r);
+            if pg_sys::get_func_prokind(found) as u8 != kind || wrong_result {
+                return RoutineInfo::NotAProcedure;
+            }
+            if !may_execute(found, self.role) {
+                return RoutineInfo::NotExecutable;
+            }
+            let schema = pg_sys::get_namespace_name(pg_sys::get_func_namespace(found));
+            let quoted = pg_sys::quote_qualified_identifier(schema, pg_sys::get_func_name(found));
+            RoutineInfo::Ok { resolved: CStr::from_ptr(quoted).to_string_lossy().into_owned() }
+        }
+    }
+}
+
+unsafe fn may_execute(routine: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    let wanted = pg_sys::ACL_EXECUTE as pg_sys::AclMode;
+    #[cfg(feature = "pg15")]
+    return pg_sys::pg_proc_aclcheck(routine, role, wanted) == pg_sys::AclResult::ACLCHECK_OK;
+    #[cfg(not(feature = "pg15"))]
+    return pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, routine, role, wanted)
+        == pg_sys::AclResult::ACLCHECK_OK;
+}
+
+/// The parts of a possibly qualified, possibly quoted name.
+unsafe fn qualified(name: &CStr) -> Option<*mut pg_sys::List> {
+    let mut parts = std::ptr::null_mut();
+    let copy = pg_sys::pstrdup(name.as_ptr());
+    if !pg_sys::SplitIdentifierString(copy, b'.' as _, &mut parts) || parts.is_null() || (*parts).length > 2 {
+        return None;
+    }
+    let mut names = std::ptr::null_mut();
+    for i in 0..(*parts).length {
+        let part = (*(*parts).elements.add(i as usize)).ptr_value;
+        names = pg_sys::lappend(names, pg_sys::makeString(part.cast()).cast());
+    }
+    Some(names)
+}
+
+/// The arguments of a routine of that name that takes something else.
+unsafe fn other_arguments(names: *mut pg_sys::List) -> Option<String> {
+    let candidates = pg_sys::FuncnameGetCandidates(names, -1, std::ptr::null_mut(), false, false, false, true);
+    if candidates.is_null() {
+        return None;
+    }
+    let types = std::slice::from_raw_parts((*candidates).args.as_ptr(), (*candidates).nargs as usize);
+    let names: Vec<String> = types
+        .iter()
+        .map(|t| CStr::from_ptr(pg_sys::format_type_be(*t)).to_string_lossy().into_owned())
+        .collect();
+    Some(names.join(", "))
+}
+
+/// The input function of intervals, whose OID is fixed.
+const INTERVAL_IN: pg_sys::Oid = pg_sys::Oid::from_u32(1160);
+
+impl Catalog for Live {
+    fn target(&mut self, name: &str) -> TargetInfo {
+        let owner = self.owner;
+        let kind: Option<String> =
+            super::as_user(owner, || run(c"SELECT async.target_kind($1)", &[arg(name)]).one());
+        match kind.as_deref() {
+            Some("local") => TargetInfo::Local,
+            Some("external") => TargetInfo::External,
+            Some(_) => TargetInfo::Elsewhere,
+            None => TargetInfo::Unknown,
+        }
+    }
+
+    fn routine(&mut self, name: &str) -> RoutineInfo {
+        self.look_up(name, &[self.callback], b'p', None)
+    }
+
+    fn concurrency_routine(&mut self, name: &str) -> RoutineInfo {
+        self.look_up(name, &[pg_sys::INT8OID, pg_sys::TEXTOID], b'f', Some(pg_sys::TEXTOID))
+    }
+
+    fn flow_exists(&mut self, name: &str) -> bool {
+        run(c"SELECT 1 FROM flow.configured WHERE flow = $1", &[arg(name)]).len > 0
+    }
+
+    fn interval(&mut self, text: &str) -> Result<(), String> {
+        let text = text.to_owned();
+        let parsed = pgrx::PgTryBuilder::new(move || -> Result<(), String> {
+            let Ok(text) = CString::new(text) else { return Err("not an interval".to_owned()) };
+            // SAFETY: the input function of a built-in type; its error is caught, and it holds nothing that must be
+            // released when it raises.
+            let positive = unsafe {
+                let datum = pg_sys::OidInputFunctionCall(INTERVAL_IN, text.as_ptr().cast_mut(), pg_sys::Oid::INVALID, -1);
+                let interval = datum.cast_mut_ptr::<pg_sys::Interval>();
+                (*interval).time > 0 || (*interval).day > 0 || (*interval).month > 0
+            };
+            if positive { Ok(()) } else { Err("it must be longer than nothing".to_owned()) }
+        })
+        .catch_others(|_| Err("not an interval".to_owned()))
+        .execute();
+        parsed
+    }
+}
+
+/// The stored configuration of a flow.
+pub fn stored_configuration(flow: &str) -> Option<serde_json::Value> {
+    run(c"SELECT flow.stored_configuration($1)", &[arg(flow)]).one::<JsonB>().map(|j| j.0)
+}
+
+/// Stores a new version; the function checks that the caller may.
+pub fn store_definition(caller: pg_sys::Oid, flow: &str, definition: &Definition) {
+    let nodes: Vec<serde_json::Value> = definition
+        .nodes
+        .iter()
+        .map(|n| {
+            serde_json::json!({
+                "node_no": n.node_no, "node": n.name, "rank": n.rank, "target": n.target,
+                "routine": n.routine, "routine_resolved": n.routine_resolved,
+                "step_routine": n.step_routine, "step_routine_resolved": n.step_routine_resolved,
+                "priority": n.priority.or(definition.flow.priority).unwrap_or(0),
+                "all_steps_must_complete": n.all_steps_must_complete, "empty": n.empty,
+                "steps_to_flow": n.steps_to_flow, "synchronous": n.synchronous,
+                "node_timeout": n.node_timeout, "step_timeout": n.step_timeout,
+                "on_partial_fail": n.on_partial == pgflow_core::definition::OnPartial::Fail,
+                "count_parents": n.parents.len(),
+                "steps": (!n.steps.is_empty()).then_some(&n.steps),
+                "parents": n.parents,
+            })
+        })
+        .collect();
+    let options = serde_json::json!({
+        "concurrency_group_routine": definition.flow.concurrency_group_routine_resolved,
+        "priority": definition.flow.priority, "run_as": definition.flow.run_as,
+    });
+    run(
+        c"SELECT flow.store_definition($1, $2, $3, $4, $5)",
+        &[
+            arg(caller),
+            arg(flow),
+            arg(JsonB(definition.configuration.clone())),
+            arg(JsonB(options)),
+            arg(JsonB(serde_json::Value::Array(nodes))),
+        ],
+    );
+}

@@ -1,0 +1,160 @@
+//! All SQL that Rust runs: one function, one statement or one function call. Plans are made once a process and kept.
+//!
+//! Everything here must be called on the Postgres thread, inside a transaction. Statements name their objects with their
+//! schema and are prepared under a pinned search_path, so that nobody's settings decide what they mean.
+#![allow(unsafe_code)]
+
+pub mod catalog;
+pub mod dispatcher;
+pub mod launcher;
+pub mod worker;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CStr;
+
+use pgrx::{pg_sys, FromDatum, IntoDatum};
+
+/// An argument: its type and value.
+pub struct Arg(pg_sys::Oid, Option<pg_sys::Datum>);
+
+pub fn arg<T: IntoDatum>(value: T) -> Arg {
+    Arg(T::type_oid(), value.into_datum())
+}
+
+/// The rows of the last statement. Valid until the next statement or the end of the SPI connection.
+pub struct Rows {
+    table: *mut pg_sys::SPITupleTable,
+    pub len: usize,
+}
+
+impl Rows {
+    /// Column `column` (from 1) of row `row` (from 0); `None` for NULL or a value that does not fit the type.
+    pub fn get<T: FromDatum>(&self, row: usize, column: usize) -> Option<T> {
+        if row >= self.len || self.table.is_null() {
+            return None;
+        }
+        let mut null = false;
+        // SAFETY: `row` is below the number of tuples SPI returned, and SPI checks the column number.
+        unsafe {
+            let datum =
+                pg_sys::SPI_getbinval(*(*self.table).vals.add(row), (*self.table).tupdesc, column as i32, &mut null);
+            T::from_datum(datum, null)
+        }
+    }
+
+    pub fn one<T: FromDatum>(&self) -> Option<T> {
+        self.get(0, 1)
+    }
+
+    /// The raw value, for handing on to Postgres.
+    pub fn datum(&self, row: usize, column: usize) -> Option<pg_sys::Datum> {
+        if row >= self.len || self.table.is_null() {
+            return None;
+        }
+        let mut null = false;
+        // SAFETY: as in `get`.
+        let datum = unsafe {
+            pg_sys::SPI_getbinval(*(*self.table).vals.add(row), (*self.table).tupdesc, column as i32, &mut null)
+        };
+        (!null).then_some(datum)
+    }
+}
+
+thread_local! {
+    static PLANS: RefCell<HashMap<*const std::ffi::c_char, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
+}
+
+/// Runs a statement. `sql` is a literal: its address is the key of the kept plan.
+pub fn run(sql: &'static CStr, args: &[Arg]) -> Rows {
+    let known = PLANS.with_borrow(|plans| plans.get(&sql.as_ptr()).copied());
+    let plan = known.unwrap_or_else(|| prepare(sql, args));
+    let mut values: Vec<pg_sys::Datum> = args.iter().map(|a| a.1.unwrap_or(pg_sys::Datum::from(0))).collect();
+    let nulls: Vec<std::ffi::c_char> =
+        args.iter().map(|a| if a.1.is_some() { b' ' as _ } else { b'n' as _ }).collect();
+    // SAFETY: the plan was prepared for these argument types; both arrays have one element an argument; we are inside
+    // an SPI connection (`SPI_execute_plan` says so otherwise, with an error).
+    let code = unsafe { pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0) };
+    if code < 0 {
+        pgrx::error!("SPI error {code} in {sql:?}");
+    }
+    // SAFETY: SPI sets both after every successful statement.
+    unsafe { Rows { table: pg_sys::SPI_tuptable, len: pg_sys::SPI_processed as usize } }
+}
+
+fn prepare(sql: &'static CStr, args: &[Arg]) -> pg_sys::SPIPlanPtr {
+    let mut types: Vec<pg_sys::Oid> = args.iter().map(|a| a.0).collect();
+    // SAFETY: `types` has one element an argument. The nested GUC level pins the search path while names are resolved;
+    // Postgres pops it if preparing raises (the level belongs to the transaction).
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::set_config_option(
+            c"search_path".as_ptr(),
+            c"pg_catalog, pg_temp".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+        let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        if plan.is_null() {
+            pgrx::error!("cannot prepare {sql:?}");
+        }
+        pg_sys::SPI_keepplan(plan);
+        pg_sys::AtEOXact_GUC(true, level);
+        PLANS.with_borrow_mut(|plans| plans.insert(sql.as_ptr(), plan));
+        plan
+    }
+}
+
+/// Runs `body` inside an SPI connection with a snapshot, in the current transaction.
+pub fn connected<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: connect and finish are paired; if `body` raises, the abort of the (sub)transaction cleans up both.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        pg_sys::SPI_connect();
+        let value = body();
+        pg_sys::SPI_finish();
+        pg_sys::PopActiveSnapshot();
+        value
+    }
+}
+
+/// Runs `body` in a transaction of its own, for processes that are in none.
+pub fn transaction<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: called by background workers between transactions. What raises unwinds to the caller's guard.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        let value = connected(body);
+        pg_sys::CommitTransactionCommand();
+        value
+    }
+}
+
+/// Runs `body` with the rights of `user`, and gives the old ones back. An error inside restores them with the
+/// (sub)transaction's abort.
+pub fn as_user<T>(user: pg_sys::Oid, body: impl FnOnce() -> T) -> T {
+    let (mut old, mut context) = (pg_sys::Oid::INVALID, 0);
+    // SAFETY: the pair of calls that Postgres itself uses around SECURITY DEFINER functions.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut old, &mut context);
+        pg_sys::SetUserIdAndSecContext(user, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        let value = body();
+        pg_sys::SetUserIdAndSecContext(old, context);
+        value
+    }
+}
+
+/// Microseconds since 2000, as Postgres counts.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// The owner of the extension, if it is installed in this database.
+pub fn extension_owner() -> Option<pg_sys::Oid> {
+    run(c"SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'pgflow'", &[]).one()
+}

@@ -1,0 +1,238 @@
+//! What a local worker reads and writes about its tasks. Runs with the rights of the extension's owner; the caller
+//! switches to them and back.
+#![allow(unsafe_code)]
+
+use pgrx::pg_sys;
+
+use super::{arg, connected, run, Arg};
+use crate::engine::own_task::Attempt;
+
+extern "C-unwind" {
+    fn datumCopy(value: pg_sys::Datum, by_value: bool, length: i32) -> pg_sys::Datum;
+}
+
+/// Everything a worker must know to run a task.
+pub struct Details {
+    pub task_id: i64,
+    pub attempt: i32,
+    pub what: What,
+    /// Microseconds since 2000 of the first start, if this is not the first attempt.
+    pub first_started: Option<i64>,
+    /// Microseconds the task may take from its first start.
+    pub timeout: Option<i64>,
+    pub asynchronous: bool,
+    /// For `pg_stat_activity`.
+    pub label: String,
+}
+
+pub enum What {
+    /// Any SQL text.
+    Query(String),
+    /// `CALL routine(arguments)`; the datum is a `flow.callback_arguments_t` in the caller's memory context.
+    Call { routine: String, arguments: pg_sys::Datum },
+    /// A run of another flow with these arguments.
+    Flow { flow: String, arguments: pgrx::JsonB },
+    /// Ask the flow's routine which pool the node's tasks belong to.
+    Classify { routine: String, flow_id: i64, node_no: i32, node: String },
+}
+
+fn time(microseconds: i64) -> Arg {
+    Arg(pg_sys::TIMESTAMPTZOID, Some(pg_sys::Datum::from(microseconds)))
+}
+
+/// Reads the open ones among `task_ids`, in that order. Composite arguments are copied into `context`.
+pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Details> {
+    let rows = run(
+        c"SELECT t.task_id, t.attempt,
+                 CASE WHEN t.flow_id IS NULL THEN t.query END,
+                 CASE WHEN t.is_step THEN coalesce(n.step_routine_resolved, n.step_routine)
+                      ELSE coalesce(n.routine_resolved, n.routine) END,
+                 ROW(f.flow_id, f.flow, f.arguments, n.node,
+                     CASE WHEN t.is_step THEN t.task_data ELSE '{}' END, t.task_id)::flow.callback_arguments_t,
+                 CASE WHEN t.is_step THEN n.steps_to_flow END, t.task_data,
+                 CASE WHEN t.concurrency_pool = '' THEN d.concurrency_group_routine END,
+                 t.flow_id, t.node_no, n.node, t.first_consumed,
+                 (extract(epoch FROM coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
+                    async.setting('pgflow.default_timeout') * interval '1 ms')) * 1000000)::bigint,
+                 t.asynchronous_finish, f.flow
+          FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
+          JOIN async.task t ON t.task_id = u.task_id AND t.processed IS NULL
+          CROSS JOIN async.control c
+          LEFT JOIN async.target g ON g.target = t.target
+          LEFT JOIN flow.flow f ON f.flow_id = t.flow_id
+          LEFT JOIN flow.definition d ON d.definition_id = f.definition_id
+          LEFT JOIN flow.definition_node n ON n.definition_id = f.definition_id AND n.node_no = t.node_no
+          ORDER BY u.place",
+        &[arg(task_ids)],
+    );
+    (0..rows.len)
+        .filter_map(|row| {
+            let task_id = rows.get(row, 1)?;
+            let node: Option<String> = rows.get(row, 11);
+            let flow: Option<String> = rows.get(row, 15);
+            let what = if let Some(routine) = rows.get::<String>(row, 8) {
+                What::Classify {
+                    routine,
+                    flow_id: rows.get(row, 9)?,
+                    node_no: rows.get(row, 10)?,
+                    node: node.clone().unwrap_or_default(),
+                }
+            } else if let Some(flow) = rows.get::<String>(row, 6) {
+                What::Flow { flow, arguments: rows.get(row, 7)? }
+            } else if let Some(query) = rows.get::<String>(row, 3) {
+                What::Query(query)
+            } else {
+                let datum = rows.datum(row, 5)?;
+                // SAFETY: the datum is a composite in SPI's memory; it is copied into the caller's context.
+                let arguments = unsafe {
+                    let old = pg_sys::MemoryContextSwitchTo(context);
+                    let copy = datumCopy(datum, false, -1);
+                    pg_sys::MemoryContextSwitchTo(old);
+                    copy
+                };
+                What::Call { routine: rows.get(row, 4).unwrap_or_default(), arguments }
+            };
+            Some(Details {
+                task_id,
+                attempt: rows.get::<i32>(row, 2)? + 1,
+                what,
+                first_started: rows.datum(row, 12).map(|d| d.value() as i64),
+                timeout: rows.get(row, 13),
+                asynchronous: rows.get(row, 14).unwrap_or(false),
+                label: match (flow, node) {
+                    (Some(flow), Some(node)) => format!("pgflow: flow {flow} node {node} task {task_id}"),
+                    _ => format!("pgflow: task {task_id}"),
+                },
+            })
+        })
+        .collect()
+}
+
+/// Each outcome returns whether the attempt was still open.
+pub fn finish(a: Attempt, started: i64) -> bool {
+    run(
+        c"UPDATE async.task SET consumed = $3, first_consumed = coalesce(first_consumed, $3),
+                 processed = clock_timestamp(), finish_status = 'FINISHED', failed = false, attempt = $2,
+                 suspect = false
+          WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
+        &[arg(a.task_id), arg(a.attempt), time(started)],
+    )
+    .len
+        == 1
+}
+
+pub fn fail(a: Attempt, started: i64, error: &str, partially_committed: bool) -> bool {
+    run(
+        c"UPDATE async.task SET consumed = $3, first_consumed = coalesce(first_consumed, $3),
+                 processed = clock_timestamp(), finish_status = 'FAILED', failed = true, attempt = $2,
+                 suspect = false, processing_error = $4, partially_committed = partially_committed OR $5
+          WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
+        &[arg(a.task_id), arg(a.attempt), time(started), arg(error), arg(partially_committed)],
+    )
+    .len
+        == 1
+}
+
+pub fn yielded(a: Attempt, started: i64, deadline: i64) -> bool {
+    run(
+        c"UPDATE async.task SET consumed = $3, first_consumed = coalesce(first_consumed, $3),
+                 yielded = clock_timestamp(), finish_status = 'YIELDED', attempt = $2, suspect = false,
+                 times_up = CASE WHEN $4 <> 0 THEN timestamptz '2000-01-01 00:00+00' + $4 * interval '1 us' END
+          WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
+        &[arg(a.task_id), arg(a.attempt), time(started), arg(deadline)],
+    )
+    .len
+        == 1
+}
+
+pub fn defer(a: Attempt, started: i64, delay: i64) -> bool {
+    run(
+        c"UPDATE async.task SET consumed = NULL, first_consumed = coalesce(first_consumed, $3),
+                 finish_status = 'DEFERRED', attempt = $2, suspect = false, partially_committed = false,
+                 eligible_when = clock_timestamp() + $4 * interval '1 us'
+          WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
+        &[arg(a.task_id), arg(a.attempt), time(started), arg(delay)],
+    )
+    .len
+        == 1
+}
+
+/// The pool of a node's tasks is known: those that wait for it get it.
+pub fn classified(flow_id: i64, node_no: i32, pool: &str) {
+    run(
+        c"UPDATE flow.flow_node SET concurrency_pool = $3 WHERE flow_id = $1 AND node_no = $2",
+        &[arg(flow_id), arg(node_no), arg(pool)],
+    );
+    run(
+        c"UPDATE async.task t SET concurrency_pool = $3
+          WHERE t.task_id IN (SELECT n.task_id FROM flow.flow_node n WHERE n.flow_id = $1 AND n.node_no = $2
+                              UNION ALL
+                              SELECT s.task_id FROM flow.flow_step s WHERE s.flow_id = $1 AND s.node_no = $2)
+            AND t.processed IS NULL AND t.concurrency_pool = ''",
+        &[arg(flow_id), arg(node_no), arg(pool)],
+    );
+}
+
+/// In a callback's own COMMIT: marks the attempt, or refuses the commit when the attempt has been ended meanwhile.
+pub fn mark_partially_committed(a: Attempt) {
+    let Some(owner) = connected(super::extension_owner) else {
+        pgrx::error!("the extension pgflow was dropped while task {} ran", a.task_id);
+    };
+    let open = super::as_user(owner, || {
+        writable(|| {
+            connected(|| {
+                run(
+                    c"UPDATE async.task SET partially_committed = true
+                      WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
+                    &[arg(a.task_id), arg(a.attempt)],
+                )
+                .len
+                    == 1
+            })
+        })
+    });
+    if !open {
+        pgrx::ereport!(
+            ERROR,
+            pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+            format!("task {} was ended by somebody else: its callback may not commit", a.task_id)
+        );
+    }
+}
+
+/// Runs bookkeeping that must write even where the callback made its transaction read-only.
+pub fn writable<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: a process-global flag of the current transaction. If `body` raises, the transaction aborts, and the next
+    // one sets the flag anew.
+    unsafe {
+        let read_only = pg_sys::XactReadOnly;
+        pg_sys::XactReadOnly = false;
+        let value = body();
+        pg_sys::XactReadOnly = read_only;
+        value
+    }
+}
+
+/// Keeps what a callback said.
+pub fn log(a: Attempt, levels: Vec<String>, messages: Vec<String>) {
+    run(
+        c"INSERT INTO async.task_log (task_id, attempt, seq, level, message)
+          SELECT $1, $2, coalesce((SELECT max(l.seq) FROM async.task_log l WHERE l.task_id = $1 AND l.attempt = $2), 0)
+                         + m.place::int, m.level, m.message
+          FROM unnest($3, $4) WITH ORDINALITY AS m (level, message, place)",
+        &[arg(a.task_id), arg(a.attempt), arg(levels), arg(messages)],
+    );
+}
+
+/// Starts the child run of a step, as the caller's role.
+pub fn run_flow(flow: &str, arguments: pgrx::JsonB, parent_task_id: i64) {
+    run(
+        c"SELECT flow.run_flow(_flow => $1, _arguments => $2, _parent_task_id => $3)",
+        &[arg(flow), arg(arguments), arg(parent_task_id)],
+    );
+}
+
+/// The type that callbacks take.
+pub fn callback_type() -> Option<pg_sys::Oid> {
+    run(c"SELECT 'flow.callback_arguments_t'::regtype::oid", &[]).one()
+}
