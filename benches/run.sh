@@ -30,8 +30,8 @@ setting() { sql -c "ALTER SYSTEM SET $1 = $2" -c "SELECT pg_reload_conf()" >/dev
 
 # Starts a run, waits for its end, prints its flow_id. Fails if anything in it failed.
 run() { # flow arguments
-  local id failed
-  id=$(sql -c "SELECT flow.run_flow('$1', '${2:-{\}}')")
+  local id failed arguments=${2:-null}
+  id=$(sql -c "SELECT flow.run_flow('$1', '$arguments')")
   sql -c "SELECT flow.wait($id, '10 minutes')" >/dev/null
   failed=$(sql -c "SELECT coalesce(first_error, 'not finished') FROM flow.flow WHERE flow_id = $id AND (processed IS NULL OR count_failed_nodes > 0)")
   [ -z "$failed" ] || { say "run $id of $1: $failed" >&2; exit 1; }
@@ -104,8 +104,7 @@ sql -c "SELECT pg_reload_conf()" >/dev/null
 
 duration() { sql -c "SELECT round((extract(epoch FROM processed - created) * 1000)::numeric, 1) FROM flow.flow WHERE flow_id = $1"; }
 best_of_three() { # flow
-  local i
-  for i in 1 2 3; do duration "$(run "$1")"; done | median
+  for _ in 1 2 3; do duration "$(run "$1")"; done | median
 }
 timed() { # SQL; milliseconds
   local began=${EPOCHREALTIME/[.,]/}

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 
 thread_local! {
     /// Public function → (its `_as` function, its owner). Both live and die with the extension.
@@ -21,13 +22,34 @@ pub extern "C" fn pg_finfo_as_owner() -> &'static pg_sys::Pg_finfo_record {
     &VERSION_1
 }
 
+/// A call that is ready to be made. Plain data: an error of the called function jumps over the frame that holds it.
+#[derive(Clone, Copy)]
+struct Call {
+    function: unsafe extern "C-unwind" fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+    inner: pg_sys::FunctionCallInfo,
+    caller: pg_sys::Oid,
+    context: i32,
+}
+
 /// See the module.
+///
+/// The called function runs outside of any guard of pgrx, because a guard loses what it does not know of an error: its
+/// own SQLSTATE, its context, the names of constraints. Nothing in this frame has a destructor that a jump could skip.
 ///
 /// # Safety
 /// Called by Postgres' function manager with a valid call record.
 #[no_mangle]
-#[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn as_owner(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    let call = pgrx_extern_c_guard(|| prepare(fcinfo));
+    let result = (call.function)(call.inner);
+    pgrx_extern_c_guard(|| pg_sys::SetUserIdAndSecContext(call.caller, call.context));
+    (*fcinfo).isnull = (*call.inner).isnull;
+    result
+}
+
+/// Builds the call of the `_as` function and switches to its owner. If the call raises, the abort of the transaction or
+/// subtransaction switches back.
+unsafe fn prepare(fcinfo: pg_sys::FunctionCallInfo) -> Call {
     let flinfo = (*fcinfo).flinfo;
     let (target, owner) = target_of((*flinfo).fn_oid);
     if (*flinfo).fn_extra.is_null() {
@@ -42,24 +64,18 @@ pub unsafe extern "C-unwind" fn as_owner(fcinfo: pg_sys::FunctionCallInfo) -> pg
         + (arguments + 1) * size_of::<pg_sys::NullableDatum>();
     let inner = pg_sys::palloc0(size) as pg_sys::FunctionCallInfo;
     (*inner).flinfo = inner_flinfo;
-    (*inner).context = std::ptr::null_mut();
     (*inner).resultinfo = (*fcinfo).resultinfo;
     (*inner).fncollation = (*fcinfo).fncollation;
     (*inner).nargs = (arguments + 1) as i16;
-    let from = (*fcinfo).args.as_ptr();
     let to = (*inner).args.as_mut_ptr();
-    std::ptr::copy_nonoverlapping(from, to.add(1), arguments);
+    std::ptr::copy_nonoverlapping((*fcinfo).args.as_ptr(), to.add(1), arguments);
 
     let (mut caller, mut context) = (pg_sys::Oid::INVALID, 0);
     pg_sys::GetUserIdAndSecContext(&mut caller, &mut context);
     *to = pg_sys::NullableDatum { value: pg_sys::Datum::from(caller), isnull: false };
-    // SAFETY of the switch: if the call raises, the abort of the transaction or subtransaction restores the user.
+    let Some(function) = (*inner_flinfo).fn_addr else { pgrx::error!("function {target} has no address") };
     pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
-    let Some(call) = (*inner_flinfo).fn_addr else { pgrx::error!("function {target} has no address") };
-    let result = pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| call(inner));
-    pg_sys::SetUserIdAndSecContext(caller, context);
-    (*fcinfo).isnull = (*inner).isnull;
-    result
+    Call { function, inner, caller, context }
 }
 
 unsafe fn target_of(function: pg_sys::Oid) -> (pg_sys::Oid, pg_sys::Oid) {

@@ -18,6 +18,8 @@ mod store;
 pub extern "C-unwind" fn _PG_init() {
     // SAFETY: reading a flag that only the postmaster changes.
     let preloading = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
+    // Backtraces are for developers of this library, not for the DETAIL of a user's error.
+    std::env::set_var("RUST_LIB_BACKTRACE", "0");
     settings::init(preloading);
     if preloading {
         engine::shmem::init();

@@ -116,12 +116,9 @@ BEGIN
   UPDATE async.task t SET yielded = NULL, consumed = NULL, times_up = NULL, eligible_when = NULL
   WHERE t.task_id = ANY (_over) AND t.processed IS NULL;
   PERFORM async.note_tasks(_over, 'STATUS', 'the lease ran out');
-  IF _ended IS NOT NULL THEN
-    PERFORM async.announce_ended(_ended);
-  END IF;
-  RETURN QUERY SELECT i FROM unnest(_over) AS i WHERE i <> ALL (coalesce(_ended, '{}'));
+  RETURN QUERY SELECT i FROM unnest(_over) AS i;
 END
 $$;
 COMMENT ON FUNCTION async.expire_leases IS
-  'Internal: for the dispatcher, the leases that are over: returns the tasks that wait again. Those whose own time-out is '
-  'over are ended as TIMED_OUT and announced. Locked rows are skipped.';
+  'Internal: for the dispatcher, the leases that are over: their tasks wait again, and those whose own time-out is over are '
+  'ended as TIMED_OUT. Returns both kinds, to be looked at. Locked rows are skipped.';

@@ -75,7 +75,7 @@ BEGIN
       MESSAGE = format('%s of %s tasks cannot be pushed', cardinality(_faults), cardinality(_tasks)),
       DETAIL = array_to_string(_faults[:10], E'\n')
                || CASE WHEN cardinality(_faults) > 10 THEN format(E'\nand %s more', cardinality(_faults) - 10) ELSE '' END,
-      HINT = 'Targets are configured with async.configure; "kind": "external" is for tasks that clients take with async.get_tasks.';
+      HINT = 'async.configure defines targets; with "kind": "external" clients take the tasks with async.get_tasks.';
   END IF;
   IF _runs AND _local THEN
     PERFORM async.require_runnable_role(_role);
@@ -386,13 +386,14 @@ COMMENT ON FUNCTION async.finish IS
   'Inside a callback, its own task: the outcome follows if the callback commits. Raises undefined_object for an unknown '
   'id, insufficient_privilege for tasks of roles whose rights you lack.';
 
--- Every task below engine_state.open_low has ended; whoever opens one again keeps that true.
+-- Every task below engine_state.open_low has ended; whoever opens one again keeps that true, and holds the row's lock
+-- until its commit even when nothing changes, so that the mark is not raised over a task that is about to be open.
 CREATE FUNCTION async.reopen_from(_task_id BIGINT) RETURNS VOID
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  UPDATE async.engine_state SET open_low = _task_id WHERE open_low > _task_id;
+  UPDATE async.engine_state SET open_low = least(open_low, _task_id);
 $$;
 COMMENT ON FUNCTION async.reopen_from IS
-  'Internal: lowers engine_state.open_low to _task_id; to be called, before it commits, by whoever reopens ended tasks.';
+  'Internal: keeps engine_state.open_low at _task_id or below; for whoever reopens ended tasks, in the same transaction.';
 
 CREATE FUNCTION async.restart_task_as(_caller OID, _task_id BIGINT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

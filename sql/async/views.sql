@@ -8,7 +8,8 @@ DECLARE
   _t CONSTANT NUMERIC := CASE WHEN abs(_s) >= 60 THEN round(abs(_s)) ELSE abs(_s) END;
 BEGIN
   RETURN CASE WHEN _s < 0 THEN '-' ELSE '' END || CASE
-    WHEN _t >= 86400 THEN format('%sd %sh %sm %ss', div(_t, 86400), div(mod(_t, 86400), 3600), div(mod(_t, 3600), 60), mod(_t, 60))
+    WHEN _t >= 86400 THEN format('%sd %sh %sm %ss', div(_t, 86400), div(mod(_t, 86400), 3600),
+                                 div(mod(_t, 3600), 60), mod(_t, 60))
     WHEN _t >= 3600 THEN format('%sh %sm %ss', div(_t, 3600), div(mod(_t, 3600), 60), mod(_t, 60))
     WHEN _t >= 60 THEN format('%sm %ss', div(_t, 60), mod(_t, 60))
     WHEN _t >= 1 THEN trim_scale(round(_t, 1)) || 's'

@@ -16,6 +16,8 @@ BEGIN
   RETURN _configured;
 END
 $$;
+COMMENT ON FUNCTION flow.lock_configured IS
+  'Internal: locks a configured flow for the rest of the transaction and returns its row, or NULLs.';
 
 -- What configure_flow merges with. Locks the flow, because a second configure must see what the first one stores.
 CREATE FUNCTION flow.stored_configuration(_flow TEXT) RETURNS JSONB
@@ -26,6 +28,8 @@ BEGIN
   RETURN (SELECT d.configuration FROM flow.definition d WHERE d.definition_id = _configured.definition_id);
 END
 $$;
+COMMENT ON FUNCTION flow.stored_configuration IS
+  'Internal: the stored configuration of a flow, or null; locks the flow for the rest of the transaction.';
 
 -- Raises unless _caller may act for the owner of a configured flow.
 CREATE FUNCTION flow.require_owner(_caller OID, _configured flow.configured) RETURNS VOID
@@ -39,6 +43,8 @@ BEGIN
   END IF;
 END
 $$;
+COMMENT ON FUNCTION flow.require_owner IS
+  'Internal: raises insufficient_privilege unless the role (OID) may act for the owner of a configured flow.';
 
 -- Raises unless _caller may make a flow run as another role.
 CREATE FUNCTION flow.require_run_as(_caller OID, _run_as NAME) RETURNS VOID
@@ -61,6 +67,18 @@ BEGIN
   END IF;
 END
 $$;
+COMMENT ON FUNCTION flow.require_run_as IS
+  'Internal: raises undefined_object or insufficient_privilege unless the role (OID) may make a flow run as '
+  '_run_as.';
+
+-- A time-out as a configuration writes it: interval text, or a number of seconds.
+CREATE FUNCTION flow.interval_of(_value JSONB) RETURNS INTERVAL LANGUAGE sql STABLE
+RETURN CASE jsonb_typeof(_value)
+  WHEN 'number' THEN make_interval(secs => (_value #>> '{}')::DOUBLE PRECISION)
+  ELSE (_value #>> '{}')::INTERVAL
+END;
+COMMENT ON FUNCTION flow.interval_of IS
+  'Internal: a time-out of a configuration: interval text, or a number of seconds.';
 
 -- Stores a version of a flow and makes it the one that the next run takes; the same definition again makes no new version.
 -- _options: {concurrency_group_routine, priority, run_as}. _nodes: an array of objects with the columns of
@@ -88,11 +106,10 @@ BEGIN
   WHERE d.definition_id = _known.definition_id AND d.configuration = _configuration AND d.priority = _priority
     AND d.concurrency_group_routine IS NOT DISTINCT FROM _group AND d.run_as IS NOT DISTINCT FROM _run_as
     -- The same text may mean other routines than it did, under another search_path.
-    AND NOT EXISTS (
-      SELECT FROM jsonb_to_recordset(_nodes) AS n(node_no INT, routine_resolved TEXT, step_routine_resolved TEXT)
-      LEFT JOIN flow.definition_node dn ON dn.definition_id = d.definition_id AND dn.node_no = n.node_no
-      WHERE dn.node_no IS NULL OR dn.routine_resolved IS DISTINCT FROM n.routine_resolved
-        OR dn.step_routine_resolved IS DISTINCT FROM n.step_routine_resolved);
+    AND (SELECT array_agg(ROW (n.node_no, n.routine_resolved, n.step_routine_resolved) ORDER BY n.node_no)
+         FROM jsonb_to_recordset(_nodes) AS n(node_no INT, routine_resolved TEXT, step_routine_resolved TEXT))
+      = (SELECT array_agg(ROW (n.node_no, n.routine_resolved, n.step_routine_resolved) ORDER BY n.node_no)
+         FROM flow.definition_node n WHERE n.definition_id = d.definition_id);
   IF FOUND THEN
     RETURN _id;
   END IF;
@@ -106,6 +123,9 @@ BEGIN
   RETURN _id;
 END
 $$;
+COMMENT ON FUNCTION flow.store_definition IS
+  'Internal: stores a checked definition for a caller and returns its definition_id; the stored one if it is the '
+  'same.';
 
 -- The nodes and edges of a new version, in one statement. _priority: of nodes that have none of their own.
 CREATE FUNCTION flow.insert_nodes(_definition_id BIGINT, _priority INT, _nodes JSONB) RETURNS VOID
@@ -132,13 +152,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT _definition_id, (p.value->>0)::INT, g.node_no, coalesce((p.value->>1)::BOOL, false)
   FROM given g CROSS JOIN LATERAL jsonb_array_elements(g.parents) p;
 $$;
-
--- A time-out as a configuration writes it: interval text, or a number of seconds.
-CREATE FUNCTION flow.interval_of(_value JSONB) RETURNS INTERVAL LANGUAGE sql STABLE
-RETURN CASE jsonb_typeof(_value)
-  WHEN 'number' THEN make_interval(secs => (_value #>> '{}')::DOUBLE PRECISION)
-  ELSE (_value #>> '{}')::INTERVAL
-END;
+COMMENT ON FUNCTION flow.insert_nodes IS 'Internal: inserts the nodes and edges of a version from JSON.';
 
 -- The selected nodes of a version, with all their ancestors and all their descendants where asked for; ascending.
 -- OFFSET 0 makes each round of the recursion look its edges up by key, whatever the planner expects: a chain has many.
@@ -160,17 +174,23 @@ RETURNS INT[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(array_agg(a.node_no ORDER BY a.node_no), '{}')
   FROM (SELECT unnest(_selected) AS node_no UNION SELECT node_no FROM up UNION SELECT node_no FROM down) a;
 $$;
+COMMENT ON FUNCTION flow.extend_selection IS
+  'Internal: node numbers with those of all ancestors and all descendants, ascending.';
 
 CREATE FUNCTION flow.configuration() RETURNS JSONB
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(jsonb_object_agg(c.flow, d.configuration), '{}')
   FROM flow.configured c JOIN flow.definition d USING (definition_id);
 $$;
+COMMENT ON FUNCTION flow.configuration() IS
+  'The configurations of all flows: an object, name of the flow → configuration as configure_flow takes it.';
 
 CREATE FUNCTION flow.configuration(_flow TEXT) RETURNS JSONB
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT d.configuration FROM flow.configured c JOIN flow.definition d USING (definition_id) WHERE c.flow = _flow;
 $$;
+COMMENT ON FUNCTION flow.configuration(TEXT) IS
+  'The configuration of a flow as configure_flow takes it; null: it is not configured.';
 
 CREATE FUNCTION flow.walk_flow(
   _flow TEXT, OUT rank INT, OUT node TEXT, OUT parents TEXT[], OUT children TEXT[], OUT continue_on_failure TEXT[],
@@ -194,8 +214,15 @@ RETURNS SETOF RECORD LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp A
   WHERE f.flow = _flow
   ORDER BY n.rank, n.node_no;
 $$;
+COMMENT ON FUNCTION flow.walk_flow IS
+  'The nodes of a configured flow, parents before children. rank: length of the longest path from a node without '
+  'parents; continue_on_failure: those of the parents below whose failure the node still runs; steps_to_flow: the '
+  'flow that its steps start. No rows: not configured.';
 
 CREATE FUNCTION flow.drop_flow(_flow TEXT) RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION flow.drop_flow IS
+  'Makes a flow unconfigured; what its runs did stays. Raises undefined_object when it is not configured, '
+  'object_in_use while open runs need it, insufficient_privilege unless you may act for its owner.';
 
 CREATE FUNCTION flow.drop_flow_as(_caller OID, _flow TEXT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -234,3 +261,4 @@ BEGIN
   DELETE FROM flow.configured c WHERE c.flow = _flow;
 END
 $$;
+COMMENT ON FUNCTION flow.drop_flow_as IS 'Internal: flow.drop_flow with the caller''s role.';

@@ -58,12 +58,17 @@ BEGIN
   RETURN coalesce(cardinality(_runs), 0);
 END
 $$;
+COMMENT ON FUNCTION flow.purge IS
+  'Internal: deletes up to _limit ended runs, oldest first, that ended longer than _keep ago or are beyond the '
+  'newest _keep_runs (null: no such limit), and unneeded versions. Returns the runs it dealt with: call again while '
+  'it is not 0.';
 
 CREATE FUNCTION flow.delete_tasks(_task_ids BIGINT[]) RETURNS VOID
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   DELETE FROM async.task_log l USING unnest(_task_ids) AS u(task_id) WHERE l.task_id = u.task_id;
   DELETE FROM async.task t USING unnest(_task_ids) AS u(task_id) WHERE t.task_id = u.task_id;
 $$;
+COMMENT ON FUNCTION flow.delete_tasks IS 'Internal: deletes tasks with their log.';
 
 -- Deletes versions that neither a run nor a configured flow needs.
 CREATE FUNCTION flow.purge_definitions(_limit INT) RETURNS VOID
@@ -78,12 +83,17 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM flow.configured c WHERE c.definition_id = d.definition_id)
       AND NOT EXISTS (SELECT FROM flow.flow f WHERE f.definition_id = d.definition_id)
     LIMIT _limit FOR UPDATE OF d SKIP LOCKED) l;
-  DELETE FROM flow.definition d
-  WHERE d.definition_id = ANY (_locked)
-    AND NOT EXISTS (SELECT FROM flow.configured c WHERE c.definition_id = d.definition_id)
-    AND NOT EXISTS (SELECT FROM flow.flow f WHERE f.definition_id = d.definition_id);
+  _locked := ARRAY(
+    SELECT d.definition_id FROM unnest(_locked) AS d(definition_id)
+    WHERE NOT EXISTS (SELECT FROM flow.configured c WHERE c.definition_id = d.definition_id)
+      AND NOT EXISTS (SELECT FROM flow.flow f WHERE f.definition_id = d.definition_id));
+  DELETE FROM flow.definition_edge e WHERE e.definition_id = ANY (_locked);
+  DELETE FROM flow.definition_node n WHERE n.definition_id = ANY (_locked);
+  DELETE FROM flow.definition d WHERE d.definition_id = ANY (_locked);
 END
 $$;
+COMMENT ON FUNCTION flow.purge_definitions IS
+  'Internal: deletes up to _limit versions that no run and no configured flow needs.';
 
 -- Deletes up to _limit ended tasks outside runs that are older than _keep or beyond the newest _keep_tasks, log lines of
 -- tasks that are gone, and old lines of the server log. Returns how many tasks it has deleted.
@@ -144,3 +154,6 @@ BEGIN
   RETURN cardinality(_ids);
 END
 $$;
+COMMENT ON FUNCTION async.purge IS
+  'Internal: deletes up to _limit ended tasks outside runs that ended longer than _keep ago or are beyond the '
+  'newest _keep_tasks (null: no such limit), and old log lines. Returns the number of tasks deleted.';

@@ -2,6 +2,10 @@
 
 CREATE FUNCTION flow.restart_flow(_flow_id BIGINT, _node TEXT DEFAULT NULL) RETURNS VOID
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION flow.restart_flow IS
+  'Runs an ended run again under its number, version and role: all of it, or _node and all its descendants. What '
+  'was pushed to these nodes is forgotten; static steps are not. Raises object_not_in_prerequisite_state while the '
+  'run is open, undefined_object, insufficient_privilege.';
 
 CREATE FUNCTION flow.restart_flow_as(_caller OID, _flow_id BIGINT, _node TEXT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -29,9 +33,14 @@ BEGIN
   PERFORM flow.reopen_run(_flow_id);
 END
 $$;
+COMMENT ON FUNCTION flow.restart_flow_as IS 'Internal: flow.restart_flow with the caller''s role.';
 
 CREATE FUNCTION flow.retry_failed(_flow_id BIGINT) RETURNS VOID
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION flow.retry_failed IS
+  'Runs again what failed, timed out, was cancelled or skipped in an ended run, and what depends on it. A node that '
+  'only its steps made fail keeps the finished ones and repeats the others. Nothing failed: a NOTICE. Errors as '
+  'flow.restart_flow.';
 
 CREATE FUNCTION flow.retry_failed_as(_caller OID, _flow_id BIGINT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -68,6 +77,7 @@ BEGIN
   PERFORM flow.reopen_run(_flow_id);
 END
 $$;
+COMMENT ON FUNCTION flow.retry_failed_as IS 'Internal: flow.retry_failed with the caller''s role.';
 
 -- Locks a run that is to run again; raises while it is open or cannot run.
 CREATE FUNCTION flow.require_ended(_caller OID, _flow_id BIGINT) RETURNS flow.flow
@@ -87,6 +97,7 @@ BEGIN
   RETURN _run;
 END
 $$;
+COMMENT ON FUNCTION flow.require_ended IS 'Internal: locks an ended run that can run again; raises otherwise.';
 
 -- Makes nodes wait as if they had never run. Their steps and tasks go; what was logged about the tasks stays.
 CREATE FUNCTION flow.reset_nodes(_flow_id BIGINT, _nodes INT[]) RETURNS VOID
@@ -126,6 +137,8 @@ BEGIN
   WHERE n.flow_id = _flow_id AND n.node_no = r.node_no;
 END
 $$;
+COMMENT ON FUNCTION flow.reset_nodes IS
+  'Internal: makes nodes of a run wait as if they had never run; their steps and tasks are deleted.';
 
 -- Reopens nodes whose own part is done: their steps that did not finish run again, the others stay as they ended.
 CREATE FUNCTION flow.resume_nodes(_flow_id BIGINT, _nodes INT[]) RETURNS VOID
@@ -159,6 +172,8 @@ BEGIN
   END LOOP;
 END
 $$;
+COMMENT ON FUNCTION flow.resume_nodes IS
+  'Internal: reopens nodes whose own task has finished and those of their steps that did not.';
 
 -- Counts anew what has ended, opens the run and starts what can start.
 CREATE FUNCTION flow.reopen_run(_flow_id BIGINT) RETURNS VOID
@@ -177,3 +192,5 @@ BEGIN
   PERFORM flow.start_run(_flow_id);
 END
 $$;
+COMMENT ON FUNCTION flow.reopen_run IS
+  'Internal: counts the ended nodes of a run anew, opens it and starts what can start.';

@@ -23,6 +23,9 @@ BEGIN
   RETURN _run;
 END
 $$;
+COMMENT ON FUNCTION flow.require_run IS
+  'Internal: reads a run, locked if asked; raises undefined_object, or insufficient_privilege unless the role (OID) '
+  'may act for it.';
 
 -- Raises unless the targets of the selected nodes (null: all) exist and _run_as may execute their local routines now.
 CREATE FUNCTION flow.require_runnable(_definition_id BIGINT, _run_as NAME, _selected INT[]) RETURNS VOID
@@ -71,6 +74,9 @@ BEGIN
       _wrong.routine, _run_as);
 END
 $$;
+COMMENT ON FUNCTION flow.require_runnable IS
+  'Internal: raises unless the targets of the selected nodes (null: all) exist and the role may execute their local '
+  'routines.';
 
 -- The run whose step starts this one (steps_to_flow), and how deep that makes it. NULL and 0 for none.
 CREATE FUNCTION flow.parent_of(
@@ -113,6 +119,9 @@ BEGIN
   END IF;
 END
 $$;
+COMMENT ON FUNCTION flow.parent_of IS
+  'Internal: the run, depth and priority that a run gets from the task that starts it. Raises when that task or its '
+  'run has ended, or program_limit_exceeded.';
 
 -- The numbers of the nodes that only_these_nodes names, extended. Null: all.
 CREATE FUNCTION flow.selected_nodes(
@@ -143,18 +152,30 @@ BEGIN
     _definition_id, coalesce(_selected, '{}'), coalesce(_add_parents, false), coalesce(_add_children, false));
 END
 $$;
+COMMENT ON FUNCTION flow.selected_nodes IS
+  'Internal: the node numbers that _only_these_nodes means, extended; null: all. Raises undefined_object for an '
+  'unknown name.';
 
 CREATE FUNCTION flow.run_flow(
   _flow TEXT, _arguments JSONB, _only_these_nodes TEXT[] DEFAULT NULL, _add_parents BOOL DEFAULT FALSE,
   _add_children BOOL DEFAULT FALSE, _parent_task_id BIGINT DEFAULT NULL, _force_priority INT DEFAULT NULL,
   OUT flow_id BIGINT)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION flow.run_flow IS
+  'Starts a run of a configured flow and returns its flow_id. It begins when the transaction commits and runs as '
+  'the role that calls this (or the flow''s run_as). _arguments: JSON for the callbacks, null: {}; '
+  '_only_these_nodes: the others count as finished without running; _add_parents, _add_children: with all their '
+  'ancestors, descendants; _parent_task_id: the task that starts it, which ends when the run does; _force_priority: '
+  '-99 to 99, of all its tasks, lower first. Raises undefined_object (flow, node, target), undefined_function, '
+  'insufficient_privilege, program_limit_exceeded (pgflow.max_flow_depth), object_not_in_prerequisite_state (the '
+  'library is not preloaded).';
 
 CREATE FUNCTION flow.create_flow(
   _flow TEXT, _arguments JSONB, _only_these_nodes TEXT[] DEFAULT NULL, _add_parents BOOL DEFAULT FALSE,
   _add_children BOOL DEFAULT FALSE, _parent_task_id BIGINT DEFAULT NULL, _force_priority INT DEFAULT NULL,
   OUT flow_id BIGINT)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION flow.create_flow IS 'The same as flow.run_flow, under its newer name.';
 
 CREATE FUNCTION flow.run_flow_as(
   _caller OID, _flow TEXT, _arguments JSONB, _only_these_nodes TEXT[], _add_parents BOOL, _add_children BOOL,
@@ -217,6 +238,7 @@ BEGIN
   RETURN _flow_id;
 END
 $$;
+COMMENT ON FUNCTION flow.run_flow_as IS 'Internal: flow.run_flow with the caller''s role.';
 
 CREATE FUNCTION flow.create_flow_as(
   _caller OID, _flow TEXT, _arguments JSONB, _only_these_nodes TEXT[], _add_parents BOOL, _add_children BOOL,
@@ -225,8 +247,12 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT flow.run_flow_as(
     _caller, _flow, _arguments, _only_these_nodes, _add_parents, _add_children, _parent_task_id, _force_priority);
 $$;
+COMMENT ON FUNCTION flow.create_flow_as IS 'Internal: flow.create_flow with the caller''s role.';
 
 CREATE FUNCTION flow.cancel(_flow_id BIGINT) RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION flow.cancel IS
+  'Cancels a run and the runs that its steps started: open tasks become CANCELED, running statements are stopped '
+  'when the transaction commits. A run that has ended: a NOTICE. Raises undefined_object, insufficient_privilege.';
 
 CREATE FUNCTION flow.cancel_as(_caller OID, _flow_id BIGINT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -262,6 +288,7 @@ BEGIN
   END IF;
 END
 $$;
+COMMENT ON FUNCTION flow.cancel_as IS 'Internal: flow.cancel with the caller''s role.';
 
 -- For the dispatcher: cancels a run and its children without waiting for anybody. False: a client has the run locked and
 -- nothing was done. Tasks that are locked are left to whoever has them.
@@ -285,6 +312,9 @@ BEGIN
   RETURN true;
 END
 $$;
+COMMENT ON FUNCTION flow.cancel_run IS
+  'Internal: for the dispatcher, cancels a run and its children without waiting for locks; false: the run is '
+  'locked, nothing was done.';
 
 -- Ends open runs and their nodes. The runs are locked. Does not wait for those who push steps to a node just now: what
 -- they push to a node that has ended is dropped by the dispatcher.
@@ -313,6 +343,7 @@ BEGIN
   WHERE f.flow_id = u.flow_id;
 END
 $$;
+COMMENT ON FUNCTION flow.end_runs IS 'Internal: ends locked open runs and their open nodes as cancelled.';
 
 -- The open tasks of runs. Not the one that the caller is the callback of: it decides its outcome by itself.
 CREATE FUNCTION flow.open_tasks(_flow_ids BIGINT[]) RETURNS BIGINT[]
@@ -325,6 +356,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   JOIN async.task t ON t.task_id = k.task_id
   WHERE t.processed IS NULL AND NOT async.is_own_task(t.task_id);
 $$;
+COMMENT ON FUNCTION flow.open_tasks IS
+  'Internal: the open tasks of runs, ascending, without the caller''s own running task.';
 
 -- Ends the open tasks of runs; waits for those whose outcome is being written.
 CREATE FUNCTION flow.end_run_tasks(_flow_ids BIGINT[], _reason TEXT) RETURNS VOID
@@ -345,9 +378,13 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   DELETE FROM async.external_queue q USING ended e
   WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id;
 $$;
+COMMENT ON FUNCTION flow.end_run_tasks IS 'Internal: ends the open tasks of runs as CANCELED.';
 
 CREATE FUNCTION flow.set_priority(_flow_id BIGINT, _priority flow.flow_priority_t) RETURNS VOID
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION flow.set_priority IS
+  'Gives all tasks of an open run and of the runs its steps started a priority: -99 to 99, lower first; null: what '
+  'is configured. Waiting tasks follow when the transaction commits. A run that has ended: a NOTICE.';
 
 CREATE FUNCTION flow.set_priority_as(_caller OID, _flow_id BIGINT, _priority flow.flow_priority_t) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -367,6 +404,7 @@ BEGIN
   END LOOP;
 END
 $$;
+COMMENT ON FUNCTION flow.set_priority_as IS 'Internal: flow.set_priority with the caller''s role.';
 
 -- Gives locked runs a priority; null: the configured ones again.
 CREATE FUNCTION flow.prioritize_runs(_flow_ids BIGINT[], _priority INT) RETURNS VOID
@@ -394,9 +432,14 @@ BEGIN
   PERFORM async.announce_run(u.flow_id) FROM unnest(_flow_ids) AS u(flow_id);
 END
 $$;
+COMMENT ON FUNCTION flow.prioritize_runs IS
+  'Internal: gives locked runs and their open tasks a priority; null: what is configured.';
 
 CREATE FUNCTION flow.set_step_priority(_flow_id BIGINT, _task_id BIGINT, _priority flow.flow_priority_t) RETURNS VOID
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION flow.set_step_priority IS
+  'Gives one open task of a run a priority (-99 to 99, lower first), and the run that it started. Raises '
+  'undefined_object when the run has no such task; a task that has ended: a NOTICE.';
 
 CREATE FUNCTION flow.set_step_priority_as(
   _caller OID, _flow_id BIGINT, _task_id BIGINT, _priority flow.flow_priority_t) RETURNS VOID
@@ -424,3 +467,4 @@ BEGIN
   FROM flow.flow f WHERE f.parent_flow_id = _flow_id AND f.parent_task_id = _task_id AND f.processed IS NULL;
 END
 $$;
+COMMENT ON FUNCTION flow.set_step_priority_as IS 'Internal: flow.set_step_priority with the caller''s role.';

@@ -3,6 +3,12 @@
 CREATE PROCEDURE flow.push_steps(
   _flow_id BIGINT, _node TEXT, _arguments JSONB[], _flush_transaction_when_client BOOL DEFAULT TRUE)
 LANGUAGE c AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON PROCEDURE flow.push_steps IS
+  'Adds steps to a node of a run: an array of JSON objects, the arguments of each; they run when the transaction '
+  'has committed and the node''s own task has. Steps that the node has already (the same arguments) are left out. '
+  '_flush_transaction_when_client has no effect here. Raises invalid_parameter_value for a step that is {}, null or '
+  'no object (with its place in the array), undefined_object for an unknown run or node, '
+  'object_not_in_prerequisite_state when the node has ended or takes no part in the run.';
 
 CREATE FUNCTION flow.push_steps_as(
   _caller OID, _flow_id BIGINT, _node TEXT, _arguments JSONB[], _flush_transaction_when_client BOOL) RETURNS VOID
@@ -47,12 +53,15 @@ BEGIN
   END IF;
 END
 $$;
+COMMENT ON FUNCTION flow.push_steps_as IS 'Internal: flow.push_steps with the caller''s role.';
 
 -- The number of a node in a version. Null: there is none of that name.
 CREATE FUNCTION flow.node_number(_definition_id BIGINT, _node TEXT) RETURNS INT
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT n.node_no FROM flow.definition_node n WHERE n.definition_id = _definition_id AND n.node = _node;
 $$;
+COMMENT ON FUNCTION flow.node_number IS
+  'Internal: the number of a node in a version; null: there is none of that name.';
 
 -- Raises for the first thing that is no step: a step is an object that is not empty.
 CREATE FUNCTION flow.check_steps(_arguments JSONB[]) RETURNS VOID
@@ -75,11 +84,14 @@ BEGIN
   END IF;
 END
 $$;
+COMMENT ON FUNCTION flow.check_steps IS
+  'Internal: raises invalid_parameter_value for the first element that is no step.';
 
 -- What the tasks of one node of a run have in common.
 CREATE TYPE flow.task_form_t AS (
   target TEXT, priority INT, run_as NAME, asynchronous_finish BOOL, track_yielded BOOL, on_partial_fail BOOL,
   concurrency_pool TEXT, manual_timeout INTERVAL);
+COMMENT ON TYPE flow.task_form_t IS 'Internal: what the tasks of one node of a run have in common.';
 
 CREATE FUNCTION flow.task_form(_flow_id BIGINT, _node_no INT, _is_step BOOL) RETURNS flow.task_form_t
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -102,6 +114,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   LEFT JOIN async.target t ON t.target = coalesce(n.target, 'local')
   WHERE f.flow_id = _flow_id;
 $$;
+COMMENT ON FUNCTION flow.task_form IS
+  'Internal: what the tasks of one node of a run have in common; _is_step: of its steps, else of its own task.';
 
 -- Adds those of the steps that the node does not have yet, in the order given. _held: the node has not opened; they wait.
 -- task_low and task_high are NULL when nothing was new. The caller has locked the node and announces the tasks.
@@ -136,11 +150,19 @@ BEGIN
   SELECT min(t.task_id), max(t.task_id), count(*) INTO task_low, task_high, inserted FROM tasks t;
 END
 $$;
+COMMENT ON FUNCTION flow.insert_steps IS
+  'Internal: adds the new ones among these steps to a node and inserts their tasks. _held: they wait for the node '
+  'to open. The caller announces task_low to task_high (null: nothing was new).';
 
 CREATE PROCEDURE flow.finish(
   _args flow.callback_arguments_t, _failed BOOL DEFAULT false, _error_message TEXT DEFAULT NULL,
   _flush_transaction_when_client BOOL DEFAULT true)
 LANGUAGE c AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON PROCEDURE flow.finish IS
+  'Ends the task of a callback: FINISHED, or FAILED with _error_message. _args: the arguments that the callback was '
+  'called with. Inside the callback the outcome holds if its transaction commits; elsewhere (asynchronous targets) '
+  'it is written at once. A task that has ended: a WARNING. _flush_transaction_when_client has no effect here. '
+  'Raises undefined_object, invalid_parameter_value (not the task''s arguments), insufficient_privilege.';
 
 CREATE FUNCTION flow.finish_as(
   _caller OID, _args flow.callback_arguments_t, _failed BOOL, _error_message TEXT, _flush_transaction_when_client BOOL)
@@ -158,9 +180,13 @@ BEGIN
   END IF;
 END
 $$;
+COMMENT ON FUNCTION flow.finish_as IS 'Internal: flow.finish with the caller''s role.';
 
 CREATE PROCEDURE flow.defer(_args flow.callback_arguments_t, _duration INTERVAL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON PROCEDURE flow.defer IS
+  'Puts the task of a callback back to wait for at least _duration; then it runs again with the same arguments. '
+  'Time-outs go on from its first start. Errors as flow.finish.';
 
 CREATE FUNCTION flow.defer_as(_caller OID, _args flow.callback_arguments_t, _duration INTERVAL) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -178,6 +204,7 @@ BEGIN
   END IF;
 END
 $$;
+COMMENT ON FUNCTION flow.defer_as IS 'Internal: flow.defer with the caller''s role.';
 
 -- Checks that the arguments of a callback belong to one task, and that _caller may act for it. False: it has ended.
 CREATE FUNCTION flow.require_task(_caller OID, _args flow.callback_arguments_t) RETURNS BOOL
@@ -209,10 +236,15 @@ BEGIN
   RETURN _task.processed IS NULL;
 END
 $$;
+COMMENT ON FUNCTION flow.require_task IS
+  'Internal: checks that the arguments belong to a task which the role (OID) may act for; false: it has ended.';
 
 CREATE FUNCTION flow.progress(
   _args flow.callback_arguments_t, _done DOUBLE PRECISION, _total DOUBLE PRECISION DEFAULT NULL, _note TEXT DEFAULT NULL)
 RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION flow.progress IS
+  'Says how far a callback is: _done of _total, in whatever unit it counts, and a note; flow.v_flow_node_status and '
+  'flow.watch show it at once, without a commit. Outside the running callback nothing happens.';
 
 -- Only the worker that runs the task has a place to note it; elsewhere (a callback tried out by hand) nothing happens.
 CREATE FUNCTION flow.progress_as(
@@ -222,3 +254,4 @@ BEGIN
   PERFORM async.note_progress(_args.task_id, _done, _total, _note);
 END
 $$;
+COMMENT ON FUNCTION flow.progress_as IS 'Internal: flow.progress with the caller''s role.';

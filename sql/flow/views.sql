@@ -22,6 +22,7 @@ RETURN CASE _state::"char"
     WHEN _yielded IS NOT NULL THEN 'Running Async'
     ELSE 'Pending' END
 END;
+COMMENT ON FUNCTION flow.node_status IS 'Internal: the status word of a node of a run.';
 
 CREATE FUNCTION flow.step_status(
   _finish_status async.finish_status_t, _processed TIMESTAMPTZ, _running BOOL, _eligible_when TIMESTAMPTZ,
@@ -39,10 +40,13 @@ RETURN CASE
   WHEN _yielded IS NOT NULL THEN 'Running Async'
   ELSE 'Pending'
 END;
+COMMENT ON FUNCTION flow.step_status IS 'Internal: the status word of a step.';
 
 CREATE FUNCTION flow.pretty_time(_from TIMESTAMPTZ, _to TIMESTAMPTZ) RETURNS TEXT LANGUAGE sql STABLE
 RETURN CASE WHEN _from IS NULL THEN ''
   ELSE async.interval_pretty(greatest(coalesce(_to, statement_timestamp()) - _from, INTERVAL '0')) END;
+COMMENT ON FUNCTION flow.pretty_time IS
+  'Internal: the time between two moments (null: now) in words; '''' when it has not begun.';
 
 -- The statement that a task of a flow runs.
 CREATE FUNCTION flow.task_query(
@@ -55,6 +59,7 @@ RETURN CASE
   ELSE format('CALL %s(ROW(%s, %L, %L, %L, %L, %s)::flow.callback_arguments_t)', _routine, _flow_id, _flow,
     _flow_arguments, _node, _step_arguments, _task_id)
 END;
+COMMENT ON FUNCTION flow.task_query IS 'Internal: the statement that a task of a flow runs, in full.';
 
 -- The configured flows, as the original keeps them.
 
@@ -62,17 +67,22 @@ CREATE VIEW flow.flow_configuration WITH (security_invoker = true) AS
   SELECT c.flow, d.concurrency_group_routine, d.priority, d.run_as, c.owner, d.author, d.created AS configured,
     d.definition_id
   FROM flow.configured c JOIN flow.definition d USING (definition_id);
+COMMENT ON VIEW flow.flow_configuration IS
+  'The configured flows: one row each, with the version that the next run takes.';
 
 CREATE VIEW flow.node WITH (security_invoker = true) AS
   SELECT n.node, coalesce(n.target, 'local') AS target, n.routine, n.routine AS node_routine, n.step_routine, n.priority,
     n.all_steps_must_complete, n.empty, n.steps_to_flow, n.synchronous, n.node_timeout, n.step_timeout, c.flow
   FROM flow.configured c JOIN flow.definition_node n USING (definition_id);
+COMMENT ON VIEW flow.node IS
+  'The nodes of the configured flows. A node belongs to its flow: two flows may each have one of the same name.';
 
 CREATE VIEW flow.step WITH (security_invoker = true) AS
   SELECT n.node, s.arguments, c.flow
   FROM flow.configured c
   JOIN flow.definition_node n USING (definition_id)
   CROSS JOIN LATERAL jsonb_array_elements(n.steps) AS s(arguments);
+COMMENT ON VIEW flow.step IS 'The static steps of the configured flows.';
 
 CREATE VIEW flow.dependency_configuration WITH (security_invoker = true) AS
   SELECT c.flow, p.node AS parent, n.node AS child, e.continue_on_failure
@@ -80,6 +90,7 @@ CREATE VIEW flow.dependency_configuration WITH (security_invoker = true) AS
   JOIN flow.definition_edge e USING (definition_id)
   JOIN flow.definition_node p ON p.definition_id = e.definition_id AND p.node_no = e.parent_no
   JOIN flow.definition_node n ON n.definition_id = e.definition_id AND n.node_no = e.node_no;
+COMMENT ON VIEW flow.dependency_configuration IS 'The dependencies of the configured flows.';
 
 -- Runs.
 
@@ -89,9 +100,11 @@ CREATE VIEW flow.dependency WITH (security_invoker = true) AS
   JOIN flow.definition_edge e USING (definition_id)
   JOIN flow.definition_node p ON p.definition_id = e.definition_id AND p.node_no = e.parent_no
   JOIN flow.definition_node n ON n.definition_id = e.definition_id AND n.node_no = e.node_no;
+COMMENT ON VIEW flow.dependency IS 'The dependencies of the runs, each as of the version that it was started with.';
 
 CREATE VIEW flow.arguments WITH (security_invoker = true) AS
   SELECT f.flow_id, f.arguments FROM flow.flow f;
+COMMENT ON VIEW flow.arguments IS 'The arguments of the runs.';
 
 CREATE VIEW flow.v_flow_status WITH (security_invoker = true) AS
   SELECT f.flow_id, f.flow, CASE WHEN f.processed IS NULL THEN 'No' ELSE 'Yes' END AS complete,
@@ -99,6 +112,7 @@ CREATE VIEW flow.v_flow_status WITH (security_invoker = true) AS
     (f.count_finished_nodes - f.count_failed_nodes)::BIGINT AS count_finished_nodes,
     f.count_failed_nodes::BIGINT AS count_failed_nodes, f.arguments, f.first_error
   FROM flow.flow f;
+COMMENT ON VIEW flow.v_flow_status IS 'The runs: one row each, from flow.flow alone.';
 
 CREATE VIEW flow.v_flow_configuration WITH (security_invoker = true) AS
   SELECT c.flow, d.concurrency_group_routine, f.created AS last_execution_time,
@@ -112,6 +126,7 @@ CREATE VIEW flow.v_flow_configuration WITH (security_invoker = true) AS
     SELECT x.flow, max(x.flow_id) AS flow_id, count(*) FILTER (WHERE x.processed IS NULL) AS count_flows_running
     FROM flow.flow x GROUP BY x.flow) r ON r.flow = c.flow
   LEFT JOIN flow.flow f ON f.flow_id = r.flow_id;
+COMMENT ON VIEW flow.v_flow_configuration IS 'The configured flows, each with its last run.';
 
 -- One row a node of a run.
 CREATE VIEW flow.v_flow_node_status WITH (security_invoker = true) AS
@@ -149,6 +164,8 @@ CREATE VIEW flow.v_flow_node_status WITH (security_invoker = true) AS
     JOIN async.task st ON st.task_id = x.task_id
     LEFT JOIN async.running() sr ON sr.task_id = x.task_id
     WHERE x.flow_id = n.flow_id AND x.node_no = n.node_no) s;
+COMMENT ON VIEW flow.v_flow_node_status IS
+  'The nodes of runs: one row each. Meant to be read with a condition on flow_id.';
 
 -- One row a node (its own task) and one a step.
 CREATE VIEW flow.v_flow_task_status WITH (security_invoker = true) AS
@@ -188,6 +205,9 @@ CREATE VIEW flow.v_flow_task_status WITH (security_invoker = true) AS
   JOIN flow.definition_node d ON d.definition_id = f.definition_id AND d.node_no = s.node_no
   JOIN async.task t ON t.task_id = s.task_id
   LEFT JOIN async.running() r ON r.task_id = s.task_id;
+COMMENT ON VIEW flow.v_flow_task_status IS
+  'The tasks of runs: a row for each node (its own task; task_id null while it has none) and one for each step. '
+  'Meant to be read with a condition on flow_id.';
 
 -- The tasks of runs with the columns of the original. The equalities beyond task_id let a condition on task_id, too, start
 -- from the task's primary key.
@@ -220,6 +240,8 @@ CREATE VIEW flow.v_flow_task WITH (security_invoker = true) AS
     JOIN flow.definition_node d ON d.definition_id = f.definition_id AND d.node_no = s.node_no
     JOIN async.task t ON t.task_id = s.task_id AND t.flow_id = s.flow_id AND t.node_no = s.node_no) k
   LEFT JOIN async.running() r ON r.task_id = k.task_id;
+COMMENT ON VIEW flow.v_flow_task IS
+  'The tasks of runs with the columns of the SQL original. Meant to be read with a condition on flow_id or task_id.';
 
 CREATE FUNCTION flow.args(_flow_id BIGINT) RETURNS JSONB
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -227,6 +249,7 @@ BEGIN
   RETURN (flow.visible_run(_flow_id)).arguments;
 END
 $$;
+COMMENT ON FUNCTION flow.args IS 'The arguments of a run. Raises undefined_object when you see no run of that number.';
 
 -- Reads a run as the caller sees it; raises when there is none.
 CREATE FUNCTION flow.visible_run(_flow_id BIGINT) RETURNS flow.flow
@@ -243,18 +266,24 @@ BEGIN
   RETURN _run;
 END
 $$;
+COMMENT ON FUNCTION flow.visible_run IS 'Internal: reads a run as the caller sees it; raises undefined_object.';
 
 CREATE FUNCTION flow.flows(_limit INT DEFAULT 1000) RETURNS JSONB
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(jsonb_agg(s ORDER BY s.flow_id DESC), '[]')
   FROM (SELECT * FROM flow.v_flow_status v ORDER BY v.flow_id DESC LIMIT _limit) s;
 $$;
+COMMENT ON FUNCTION flow.flows IS
+  'The newest _limit runs as a JSON array of the rows of flow.v_flow_status, newest first.';
 
 CREATE FUNCTION flow.task_list(_flow_id BIGINT) RETURNS JSONB
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(jsonb_agg(t ORDER BY t.task_id DESC), '[]')
   FROM flow.v_flow_task_status t WHERE t.flow_id = _flow_id;
 $$;
+COMMENT ON FUNCTION flow.task_list IS
+  'The tasks of a run as a JSON array of the rows of flow.v_flow_task_status, newest first; [] when there is no '
+  'such run.';
 
 CREATE FUNCTION flow.graphviz(_flow_id BIGINT, OUT data TEXT)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -277,6 +306,9 @@ BEGIN
     'edges', flow.diagram_edges(_run.definition_id)));
 END
 $$;
+COMMENT ON FUNCTION flow.graphviz(BIGINT) IS
+  'The diagram of a run in the language of Graphviz: nodes with target, status colour, steps, run time. Raises '
+  'undefined_object.';
 
 CREATE FUNCTION flow.graphviz(_flow TEXT, OUT data TEXT)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -301,6 +333,9 @@ BEGIN
     'title', _flow, 'legend', true, 'nodes', _nodes, 'edges', flow.diagram_edges(_definition_id)));
 END
 $$;
+COMMENT ON FUNCTION flow.graphviz(TEXT) IS
+  'The diagram of a configured flow, whether it has run or not, in the language of Graphviz. Raises '
+  'undefined_object.';
 
 -- The edges of a version by the places of their nodes in the diagram: by rank and number, from 0.
 CREATE FUNCTION flow.diagram_edges(_definition_id BIGINT) RETURNS JSONB
@@ -316,6 +351,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   JOIN place c ON c.node_no = e.node_no
   WHERE e.definition_id = _definition_id;
 $$;
+COMMENT ON FUNCTION flow.diagram_edges IS 'Internal: the edges of a version for flow.render_graphviz.';
 
 CREATE FUNCTION flow.graphviz_events(
   _flow_id BIGINT, _since TIMESTAMPTZ, OUT node TEXT, OUT node_status_color TEXT, OUT node_steps_overview TEXT,
@@ -329,3 +365,7 @@ RETURNS SETOF RECORD LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp A
   WHERE s.flow_id = _flow_id AND (_since IS NULL OR s.changed > _since OR s.in_progress)
   ORDER BY s.changed, s.node;
 $$;
+COMMENT ON FUNCTION flow.graphviz_events IS
+  'The nodes of a run that have changed after _since (null: all), and those that run, oldest change first: for a '
+  'page that keeps a diagram up to date. node_steps_overview: ''pending 1 running 2 finished 3 failed 0'', '''' '
+  'without steps.';

@@ -36,6 +36,10 @@ BEGIN
   END LOOP;
 END
 $$;
+COMMENT ON FUNCTION flow.wait IS
+  'Waits until a run has ended: true; false when _timeout is over before (null: no limit). Refused '
+  '(object_not_in_prerequisite_state) in the transaction that started or changed the run, and above READ COMMITTED; '
+  'undefined_object. Holds a snapshot while it waits: for long runs use flow.watch, or poll.';
 
 -- True when the run's row was written by this transaction (or one of its subtransactions): visible, yet in progress.
 CREATE FUNCTION flow.changed_here(_flow_id BIGINT) RETURNS BOOL
@@ -53,6 +57,8 @@ BEGIN
   RETURN pg_xact_status((_ours + _writer)::TEXT::XID8) = 'in progress';
 END
 $$;
+COMMENT ON FUNCTION flow.changed_here IS
+  'Internal: whether the caller''s own transaction has written the row of a run.';
 
 -- One look at a run: a line for the whole and one for each node that runs (at most 20). "what" is the same as long as
 -- nothing but the clock has changed.
@@ -89,11 +95,14 @@ BEGIN
   what := what || coalesce(array_to_string(_nodes, E'\n'), '');
 END
 $$;
+COMMENT ON FUNCTION flow.watch_look IS
+  'Internal: what flow.watch says about a run; what is the same as long as only the clock has moved.';
 
 CREATE FUNCTION flow.has_ended(_flow_id BIGINT) RETURNS BOOL
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   SELECT NOT EXISTS (SELECT FROM flow.flow f WHERE f.flow_id = _flow_id AND f.processed IS NULL);
 $$;
+COMMENT ON FUNCTION flow.has_ended IS 'Internal: whether a run is over, or gone.';
 
 -- Commits between looks, so that watching a long run does not keep VACUUM from its work. A procedure that commits cannot
 -- pin search_path: every name is qualified, the operators too.
@@ -130,7 +139,11 @@ BEGIN
   END LOOP;
 END
 $$;
+COMMENT ON PROCEDURE flow.watch IS
+  'Tells with NOTICEs how far a run is, whenever something has changed, at most every _interval, and sums up when '
+  'it has ended. Commits between looks, hence not inside a transaction block.';
 
 -- An interval as a wait: from 1 ms to 1 s.
 CREATE FUNCTION flow.milliseconds(_interval INTERVAL) RETURNS INT LANGUAGE sql STABLE
 RETURN ceil(greatest(1, least(1000, extract(epoch FROM _interval) * 1000)))::INT;
+COMMENT ON FUNCTION flow.milliseconds IS 'Internal: an interval as a wait in milliseconds, 1 to 1000.';

@@ -10,6 +10,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{pg_sys, IntoDatum, PgSqlErrorCode, PgTryBuilder};
 
 use crate::error::raise;
+use crate::store::routine::{self, Found};
 
 /// Runs `body`, which raises whatever is wrong. After an error the transaction is aborted and the error's text returned.
 pub fn guarded<T>(body: impl FnOnce() -> T) -> Result<T, String> {
@@ -167,8 +168,8 @@ impl Calls {
     }
 
     /// Calls the procedure with one argument. The name is resolved now, by this role's search path.
-    pub fn call(&mut self, routine: &str, argument: pg_sys::Datum) {
-        let procedure = resolve(routine, &[self.argument], b'p');
+    pub fn call(&mut self, name: &str, argument: pg_sys::Datum) {
+        let procedure = resolve(name, &[self.argument], b'p');
         // SAFETY: `procedure` exists and takes exactly the callback's type; the statements are copied into the portal's
         // own memory, because a COMMIT inside must not free them.
         unsafe {
@@ -198,7 +199,7 @@ impl Calls {
 
 /// Parses and analyses `CALL name($1)` once; the result lives as long as the process.
 unsafe fn analyse(procedure: pg_sys::Oid, argument: pg_sys::Oid) -> (CString, *mut pg_sys::List) {
-    let source = CString::new(format!("CALL {}($1)", quoted_name(procedure))).unwrap_or_default();
+    let source = CString::new(format!("CALL {}($1)", routine::quoted_name(procedure))).unwrap_or_default();
     pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     let trees = pg_sys::pg_parse_query(source.as_ptr());
     let raw = (*(*trees).elements).ptr_value as *mut pg_sys::RawStmt;
@@ -213,42 +214,32 @@ unsafe fn analyse(procedure: pg_sys::Oid, argument: pg_sys::Oid) -> (CString, *m
     (source, kept)
 }
 
-/// The routine's name as SQL writes it, with its schema.
-unsafe fn quoted_name(routine: pg_sys::Oid) -> String {
-    let schema = pg_sys::get_namespace_name(pg_sys::get_func_namespace(routine));
-    let name = pg_sys::quote_qualified_identifier(schema, pg_sys::get_func_name(routine));
-    CStr::from_ptr(name).to_string_lossy().into_owned()
-}
-
 /// The routine of this name with exactly these argument types, by the current search path; raises what is wrong with it.
-fn resolve(routine: &str, types: &[pg_sys::Oid], kind: u8) -> pg_sys::Oid {
-    let expected = if kind == b'p' { "procedure" } else { "function" };
-    let arguments = if kind == b'p' { "flow.callback_arguments_t" } else { "bigint, text" };
-    let name = CString::new(routine).unwrap_or_default();
-    // SAFETY: catalogue look-ups inside a transaction; a snapshot is not needed for the system caches.
+fn resolve(name: &str, types: &[pg_sys::Oid], kind: u8) -> pg_sys::Oid {
+    // SAFETY: catalogue look-ups inside a transaction.
     unsafe {
-        let text = pg_sys::cstring_to_text(name.as_ptr());
-        let names = pg_sys::textToQualifiedNameList(text);
-        let found = pg_sys::LookupFuncName(names, types.len() as i32, types.as_ptr(), true);
-        let is_right = found != pg_sys::Oid::INVALID && pg_sys::get_func_prokind(found) as u8 == kind;
-        if !is_right {
-            raise(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
-                format!("{expected} {routine}({arguments}) does not exist"),
-                Some("It is looked up when the task runs, by the search_path of the role that it runs as.".to_owned()),
-                Some("Create it, or configure the flow with the routine's schema in its name."),
-            );
+        if let Found::Exactly(found) = routine::find(name, types) {
+            if pg_sys::get_func_prokind(found) as u8 == kind {
+                return found;
+            }
         }
-        found
     }
+    let (expected, arguments) =
+        if kind == b'p' { ("procedure", "flow.callback_arguments_t") } else { ("function", "bigint, text") };
+    raise(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+        format!("{expected} {name}({arguments}) does not exist"),
+        Some("It is looked up when the task runs, by the search_path of the role that it runs as.".to_owned()),
+        Some("Create it, or configure the flow with the routine's schema in its name."),
+    )
 }
 
 /// Asks the flow's concurrency routine for the pool of a node's tasks.
-pub fn ask_pool(routine: &str, flow_id: i64, node: &str) -> String {
-    let function = resolve(routine, &[pg_sys::INT8OID, pg_sys::TEXTOID], b'f');
+pub fn ask_pool(name: &str, flow_id: i64, node: &str) -> String {
+    let function = resolve(name, &[pg_sys::INT8OID, pg_sys::TEXTOID], b'f');
     // SAFETY: runs the user's function with the user's rights; the types fit the function found.
     let pool: Option<String> = unsafe {
-        let sql = CString::new(format!("SELECT {}($1, $2)::text", quoted_name(function))).unwrap_or_default();
+        let sql = CString::new(format!("SELECT {}($1, $2)::text", routine::quoted_name(function))).unwrap_or_default();
         crate::store::connected(|| {
             let mut types = [pg_sys::INT8OID, pg_sys::TEXTOID];
             let mut values = [flow_id.into_datum(), node.into_datum()].map(|d| d.unwrap_or(pg_sys::Datum::from(0)));
@@ -262,7 +253,7 @@ pub fn ask_pool(routine: &str, flow_id: i64, node: &str) -> String {
                 1,
             );
             if code < 0 || pg_sys::SPI_processed == 0 {
-                pgrx::error!("{routine} returned nothing");
+                pgrx::error!("{name} returned nothing");
             }
             let table = pg_sys::SPI_tuptable;
             let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
@@ -273,7 +264,7 @@ pub fn ask_pool(routine: &str, flow_id: i64, node: &str) -> String {
         Some(pool) => pool,
         None => raise(
             PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            format!("concurrency_group_routine {routine} returned no pool for node {node}"),
+            format!("concurrency_group_routine {name} returned no pool for node {node}"),
             None,
             None,
         ),

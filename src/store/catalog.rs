@@ -1,11 +1,12 @@
 //! What `configure_flow` asks the catalogue about, with the caller's rights and search path, and what it stores.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 use pgflow_core::definition::{Catalog, Definition, RoutineInfo, TargetInfo};
 use pgrx::{pg_sys, JsonB};
 
+use super::routine::{self, Found};
 use super::{arg, run};
 
 /// The catalogue as the caller sees it. Names of routines are resolved by the caller's search path, which is why nothing
@@ -23,18 +24,13 @@ impl Live {
     }
 
     fn look_up(&self, name: &str, types: &[pg_sys::Oid], kind: u8, result: Option<pg_sys::Oid>) -> RoutineInfo {
-        let Ok(name) = CString::new(name) else { return RoutineInfo::Missing };
-        // SAFETY: catalogue look-ups inside a transaction. A malformed name raises its own error, which is turned into
-        // "missing" by the guard below.
+        // SAFETY: catalogue look-ups inside a transaction.
         unsafe {
-            let Some(names) = qualified(&name) else { return RoutineInfo::Missing };
-            let found = pg_sys::LookupFuncName(names, types.len() as i32, types.as_ptr(), true);
-            if found == pg_sys::Oid::INVALID {
-                return match other_arguments(names) {
-                    Some(found) => RoutineInfo::WrongArguments { found },
-                    None => RoutineInfo::Missing,
-                };
-            }
+            let found = match routine::find(name, types) {
+                Found::Exactly(found) => found,
+                Found::Other(found) => return RoutineInfo::WrongArguments { found },
+                Found::Nothing => return RoutineInfo::Missing,
+            };
             let wrong_result = result.is_some_and(|r| pg_sys::get_func_rettype(found) != r);
             if pg_sys::get_func_prokind(found) as u8 != kind || wrong_result {
                 return RoutineInfo::NotAProcedure;
@@ -42,9 +38,7 @@ impl Live {
             if !may_execute(found, self.role) {
                 return RoutineInfo::NotExecutable;
             }
-            let schema = pg_sys::get_namespace_name(pg_sys::get_func_namespace(found));
-            let quoted = pg_sys::quote_qualified_identifier(schema, pg_sys::get_func_name(found));
-            RoutineInfo::Ok { resolved: CStr::from_ptr(quoted).to_string_lossy().into_owned() }
+            RoutineInfo::Ok { resolved: routine::quoted_name(found) }
         }
     }
 }
@@ -56,35 +50,6 @@ unsafe fn may_execute(routine: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     #[cfg(not(feature = "pg15"))]
     return pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, routine, role, wanted)
         == pg_sys::AclResult::ACLCHECK_OK;
-}
-
-/// The parts of a possibly qualified, possibly quoted name.
-unsafe fn qualified(name: &CStr) -> Option<*mut pg_sys::List> {
-    let mut parts = std::ptr::null_mut();
-    let copy = pg_sys::pstrdup(name.as_ptr());
-    if !pg_sys::SplitIdentifierString(copy, b'.' as _, &mut parts) || parts.is_null() || (*parts).length > 2 {
-        return None;
-    }
-    let mut names = std::ptr::null_mut();
-    for i in 0..(*parts).length {
-        let part = (*(*parts).elements.add(i as usize)).ptr_value;
-        names = pg_sys::lappend(names, pg_sys::makeString(part.cast()).cast());
-    }
-    Some(names)
-}
-
-/// The arguments of a routine of that name that takes something else.
-unsafe fn other_arguments(names: *mut pg_sys::List) -> Option<String> {
-    let candidates = pg_sys::FuncnameGetCandidates(names, -1, std::ptr::null_mut(), false, false, false, true);
-    if candidates.is_null() {
-        return None;
-    }
-    let types = std::slice::from_raw_parts((*candidates).args.as_ptr(), (*candidates).nargs as usize);
-    let names: Vec<String> = types
-        .iter()
-        .map(|t| CStr::from_ptr(pg_sys::format_type_be(*t)).to_string_lossy().into_owned())
-        .collect();
-    Some(names.join(", "))
 }
 
 /// The input function of intervals, whose OID is fixed.

@@ -31,7 +31,7 @@ BEGIN
   ASSERT NOT EXISTS (SELECT async.expire_leases(_ids));
   UPDATE async.task SET times_up = now() - INTERVAL '1 s', first_consumed = now() - INTERVAL '2 minutes'
    WHERE task_id IN (_ids[2], _ids[4]);
-  ASSERT (SELECT array_agg(i) FROM async.expire_leases(_ids) i) = ARRAY[_ids[2]];
+  ASSERT (SELECT array_agg(i) FROM async.expire_leases(_ids) i) = ARRAY[_ids[2], _ids[4]];
   SELECT * INTO _row FROM async.task WHERE task_id = _ids[2];
   ASSERT _row.processed IS NULL AND _row.yielded IS NULL AND _row.attempt = 1 AND _row.times_up IS NULL;
   ASSERT (SELECT finish_status = 'TIMED_OUT' AND failed FROM async.task WHERE task_id = _ids[4]);

@@ -12,7 +12,7 @@ use crate::database::Database;
 pub fn in_database(cluster: &Cluster, name: &str, body: impl FnOnce(&Database) -> Result<()>) {
     match cluster.database(name) {
         Ok(database) => with_report(&database, body),
-        Err(error) => panic!("cannot create database {name}: {error:?}\n{}", cluster.log_tail(25, "")),
+        Err(error) => panic!("cannot create database {name}: {error:#}\n{}", cluster.log_tail(25, "")),
     }
 }
 
@@ -20,7 +20,7 @@ pub fn in_database(cluster: &Cluster, name: &str, body: impl FnOnce(&Database) -
 pub fn with_report(database: &Database, body: impl FnOnce(&Database) -> Result<()>) {
     match catch_unwind(AssertUnwindSafe(|| body(database))) {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => panic!("{error:?}\n\n{}", database.report()),
+        Ok(Err(error)) => panic!("{error:#}\n\n{}", database.report()),
         Err(panic) => {
             eprintln!("{}", database.report());
             resume_unwind(panic);
