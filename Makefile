@@ -13,18 +13,21 @@ help: ## list the targets
 
 demo: ## run a flow on public flight data, live, and draw its diagram (demo/out)
 	@scripts/setup.sh build demo
+	@scripts/install.sh
 	@demo/run.sh
 
 test: ## run all test layers, the fast ones first
 	@scripts/setup.sh build demo
+	@scripts/install.sh
 	@scripts/test.sh
 
 lint: ## check formatting, clippy, SQL and shell style, and that the SQL reference is current
 	@scripts/setup.sh build lint
+	@scripts/install.sh
 	@scripts/lint.sh
 
 scratch: ## start (or reuse) a scratch cluster; prints the shell lines to connect with: eval "$(make scratch)"
-	@scripts/setup.sh build
+	@scripts/setup.sh build >&2
 	@scripts/install.sh >&2
 	@scripts/scratch.sh start
 
@@ -35,12 +38,12 @@ install: ## build and install the extension for the server of PG_CONFIG=…
 	@scripts/setup.sh build
 	@scripts/install.sh
 
-bench: ## measure throughput against pgbench, latency, chain and fan-out
+bench: ## measure throughput against pgbench, latency, chain and fan-out (SMOKE=1: in seconds)
 	@scripts/setup.sh build
 	@scripts/install.sh
 	@benches/run.sh
 
-soak: ## kill the engine's processes over and over while it works (minutes; MINUTES=…)
+soak: ## crash and load tests for MINUTES=… (default 30)
 	@scripts/setup.sh build
 	@scripts/install.sh
 	@scripts/soak.sh

@@ -12,9 +12,11 @@ CREATE TABLE bench.committed (flow_id BIGINT PRIMARY KEY, kind TEXT NOT NULL, be
 CREATE PROCEDURE bench.nothing(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$ BEGIN END $$;
 
 CREATE PROCEDURE bench.push(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
+DECLARE
+  _steps JSONB[] := ARRAY(
+    SELECT jsonb_build_object('i', i) FROM generate_series(1, (_args.flow_arguments->>'steps')::INT) AS i);
 BEGIN
-  CALL flow.push_steps(_args.flow_id, _args.node, ARRAY(
-    SELECT jsonb_build_object('i', i) FROM generate_series(1, (_args.flow_arguments->>'steps')::INT) AS i));
+  CALL flow.push_steps(_args.flow_id, _args.node, _steps);
 END
 $$;
 

@@ -59,16 +59,18 @@ BEGIN
   END IF;
   TRUNCATE airport;
   INSERT INTO airport
-  SELECT iata, name, nullif(city, 'NA'), nullif(state, 'NA') FROM airports_csv WHERE country = 'USA';
+  SELECT iata, name, city, state FROM airports_csv WHERE country = 'USA';
 END
 $$;
 
 -- The node's own callback looks at what there is and pushes one step a week; they run side by side.
 CREATE PROCEDURE plan_weeks(_args flow.callback_arguments_t) LANGUAGE plpgsql SET search_path = demo, public AS $$
-BEGIN
-  CALL flow.push_steps(_args.flow_id, _args.node, ARRAY(
+DECLARE
+  _weeks JSONB[] := ARRAY(
     SELECT jsonb_build_object('week', week)
-    FROM (SELECT DISTINCT date_trunc('week', departure::TIMESTAMP)::DATE AS week FROM flight_raw) w ORDER BY week));
+    FROM (SELECT DISTINCT date_trunc('week', departure::TIMESTAMP)::DATE AS week FROM flight_raw) w ORDER BY week);
+BEGIN
+  CALL flow.push_steps(_args.flow_id, _args.node, _weeks);
 END
 $$;
 
@@ -113,7 +115,7 @@ BEGIN
 END
 $$;
 
--- An optional extra: every fourth row of this file has no speed, and the strict reading stumbles over it.
+-- An optional extra. Every fourth row of its file has no speed, and the strict reading stumbles over the first of them.
 CREATE PROCEDURE bird_strikes(_args flow.callback_arguments_t) LANGUAGE plpgsql SET search_path = demo, public AS $$
 DECLARE
   _skip BOOL := (SELECT skip_bad_rows FROM strictness);

@@ -4,7 +4,7 @@
 \echo
 \echo 'Where one waited, January to March 2001 (airports with 200 departures and more in the sample):'
 SELECT label AS "from", flights, mean_delay AS "mean delay (min)", late_share AS "late (%)",
-  repeat('#', (late_share / 2)::INT) AS ""
+  repeat('#', (late_share / 2)::INT) AS " "
 FROM demo.report WHERE part = 'airport' ORDER BY place;
 \echo 'Week by week (bird strikes are an optional extra whose file could not be read):'
 SELECT label AS "week of", flights, mean_delay AS "mean delay (min)", late_share AS "late (%)", strikes AS "bird strikes"

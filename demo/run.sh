@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo: builds and installs pgflow, runs the flow of demo.sql on public flight data in the scratch cluster, shows it
-# live, prints what came out, and draws it to demo/out. PACE=0 runs it at full speed.
+# The demo: runs the flow of demo.sql on public flight data in the scratch cluster, shows it live, prints what came out, and
+# draws it to demo/out. PACE=0 runs it at full speed. Start it with make demo, which builds and installs first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
@@ -22,12 +22,10 @@ if [ "$(locale charmap 2>/dev/null)" = UTF-8 ]; then full='█' empty='░' line
 title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 clock() { local now=${EPOCHREALTIME/[.,]/}; printf '%s' $(((now - began) / 100000)); }  # tenths of a second
 
-title "1  Build and install"
-scripts/install.sh
 eval "$(scripts/scratch.sh start "${SCRATCH:-scratch}")"
 analyst() { PGUSER=analyst PGOPTIONS='-c client_min_messages=warning' psql -XAtq -v ON_ERROR_STOP=1 "$@"; }
 
-title "2  An ordinary role, its callbacks, a flow"
+title "1  An ordinary role, its callbacks, a flow"
 psql -XAtq -v ON_ERROR_STOP=1 <<'SQL'
 DO $$
 BEGIN
@@ -42,7 +40,7 @@ analyst -f demo/demo.sql
 printf '%s\n' "   Role analyst may log in, is a member of flow_user, and nothing else." \
   "   demo/demo.sql: nine procedures, one configuration."
 
-title "3  The data"
+title "2  The data"
 files=$(mktemp -d)
 trap 'rm -rf "$files"' EXIT
 tar xzf "$archive" -C "$files" --strip-components=2 package/data/{flights-20k.json,airports.csv,birdstrikes.csv}
@@ -50,13 +48,13 @@ tar xzf "$archive" -C "$files" --strip-components=2 package/data/{flights-20k.js
 deliver() { # file table options
   analyst --single-transaction -c "COPY demo.$2 FROM STDIN WITH ($3)" \
     -c "INSERT INTO demo.delivery VALUES ('$1')" <"$files/$1"
-  printf '   %-18s %7s lines delivered\n' "$1" "$(wc -l <"$files/$1")"
+  printf '   %-18s %5s kB delivered\n' "$1" $(($(stat -c %s "$files/$1") / 1000))
 }
 deliver flights-20k.json flights_json "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"
-deliver birdstrikes.csv strikes_csv "FORMAT csv, HEADER"
+deliver birdstrikes.csv strikes_csv "FORMAT csv, HEADER, NULL 'NA'"
 printf '   %-18s %s\n' airports.csv "is late"
 
-title "4  SELECT flow.run_flow('flights', '{\"pace\": $pace}')"
+title "3  SELECT flow.run_flow('flights', '{\"pace\": $pace}')"
 began=${EPOCHREALTIME/[.,]/}
 run=$(analyst -v pace="$pace" <<<"SELECT flow.run_flow('flights', jsonb_build_object('pace', :pace::numeric))")
 
@@ -89,12 +87,13 @@ draw() { # rows
     esac
     text=
     if ((steps)); then text=$(bar "$finished" "$steps"); elif ((${total%.*})); then text=$(bar "${made%.*}" "${total%.*}"); fi
-    row=$(printf '   %-18s %s%-14s%s %-24s %10s  %s' "$node" "$colour" "$status" "$plain" "$text" "$time" "$note")
+    text=$text$(printf '%*s' $((22 - ${#text})) '')   # printf itself would count bytes
+    row=$(printf '   %-18s %s%-14s%s %s %8s  %s' "$node" "$colour" "$status" "$plain" "$text" "$time" "$note")
     if [ -n "$tty" ]; then
       printf '%s\e[K\n' "$row"
       lines=$((lines + 1))
     elif [ "${shown[$node]:-Pending}" != "$status" ]; then
-      printf '   %3d.%d s %s\n' $(($(clock) / 10)) $(($(clock) % 10)) "$row"
+      printf '%4d.%d s%s\n' $(($(clock) / 10)) $(($(clock) % 10)) "$row"
       shown[$node]=$status
     fi
     over=$ended
@@ -110,16 +109,16 @@ while :; do
   (($(clock) < 600)) || { echo "the run does not end: see SELECT * FROM flow.v_flow_task_status WHERE flow_id = $run" >&2; exit 1; }
   if [ -n "$late" ] && (($(clock) >= late_file_after)); then
     late=
-    deliver airports.csv airports_csv "FORMAT csv, HEADER" >"$files/said"
+    deliver airports.csv airports_csv "FORMAT csv, HEADER, NULL 'NA'" >"$files/said"
     [ -n "$tty" ] || cat "$files/said"
   fi
   sleep 0.1
 done
 
-title "5  What came out"
+title "4  What came out"
 PGUSER=analyst psql -Xq -v ON_ERROR_STOP=1 -v run="$run" -P linestyle="$line_style" -f demo/results.sql
 
-title "6  The diagram"
+title "5  The diagram"
 mkdir -p "$out"
 analyst -v run="$run" <<<"SELECT flow.graphviz(:run)" >"$out/flights.dot"
 dot -Tsvg -o "$out/flights.svg" "$out/flights.dot"
@@ -139,10 +138,12 @@ cat <<TEXT
      SELECT flow.retry_failed($run); CALL flow.watch($run);
      SELECT label, late_share, strikes FROM demo.report WHERE part = 'week' ORDER BY place;
 
-     -- what the callbacks said, and what each week's step did:
-     SELECT * FROM flow.v_flow_task_status WHERE flow_id = $run AND type = 'Step';
+     -- why load_airports took so long:
+     SELECT l.at, l.attempt, l.level, l.message FROM flow.v_flow_task_status s JOIN async.v_task_log l USING (task_id)
+     WHERE s.flow_id = $run AND s.node = 'load_airports' ORDER BY l.at;
 
      -- a new run, at full speed:
      SELECT flow.run_flow('flights', '{}') AS run \\gset
      CALL flow.watch(:run);
+
 TEXT

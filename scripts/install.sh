@@ -20,7 +20,7 @@ script=$(mktemp)
 trap 'rm -f "$script"' EXIT
 {
   echo "-- pgflow $version, made from sql/load_order; do not edit."
-  echo "\\echo Use \"CREATE EXTENSION pgflow\" to load this file. \\quit"
+  printf '%s\n' '\echo Use "CREATE EXTENSION pgflow" to load this file. \quit'
   grep -vE '^\s*(#|$)' sql/load_order | while read -r file; do
     printf '\n-- %s\n' "$file"
     cat "sql/$file"
@@ -33,8 +33,9 @@ sed "s/@CARGO_VERSION@/$version/" pgflow.control | as_owner_of "$share" tee "$sh
 as_owner_of "$share" install -m 644 "$script" "$share/pgflow--$version.sql"
 
 if [ "${1:-}" != --sql-only ]; then
-  PGRX_PG_CONFIG_PATH=$PG_CONFIG cargo build --quiet --profile "$profile" --no-default-features --features "pg$major" -p pgflow
   dir=$profile; [ "$profile" = dev ] && dir=debug
+  [ -e "$target/$dir/libpgflow.so" ] || echo "building pgflow $version (takes minutes the first time)" >&2
+  PGRX_PG_CONFIG_PATH=$PG_CONFIG cargo build --quiet --profile "$profile" --no-default-features --features "pg$major" -p pgflow
   # A new file, not new content in the old one: servers that run have it mapped.
   as_owner_of "$lib" install -m 755 "$target/$dir/libpgflow.so" "$lib/pgflow.so.new"
   as_owner_of "$lib" mv "$lib/pgflow.so.new" "$lib/pgflow.so"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Formatting, clippy, SQL and shell style, and whether the SQL reference is current. Checks everything, then fails if
 # anything was wrong. Changes nothing.
+# The extension must be installed (make lint does that).
 # Usage: scripts/lint.sh [check ...]     checks: fmt, clippy, shell, text, sql   (default: all)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -49,7 +50,6 @@ text() {
 # In a database that has the extension: search_path, COMMENTs, rights; and the generated reference.
 sql() {
   local cluster=lint-$$ out status=0
-  scripts/install.sh || return
   eval "$(scripts/scratch.sh start "$cluster" fsync=off)"
   [ -n "${PGPORT:-}" ] || return
   out=$("$("$PG_CONFIG" --bindir)/psql" -Xq -v ON_ERROR_STOP=1 -f scripts/lint.sql) || status=1

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All test layers, the fast ones first. Goes on after a failure, so that one run tells everything; ends with a line
 # "N passed, M failed" and fails if anything did.
+# The extension must be installed (make test does that).
 # Usage: scripts/test.sh [layer ...]     layers: unit, sql, server, scripts   (default: all)
 #   unit     what needs no PostgreSQL: cargo test of core/
 #   sql      tests/sql/*.sql, self-checking, each in a fresh database of a scratch cluster
@@ -91,11 +92,6 @@ scripts() {
 }
 
 [ $# = 0 ] && set -- unit sql server scripts
-case " $* " in *" sql "* | *" server "* | *" scripts "*)
-  section "build and install"
-  scripts/install.sh || { echo "0 passed, 1 failed: the extension cannot be built and installed"; exit 1; }
-  ;;
-esac
 for layer in "$@"; do
   case "$layer" in
     unit | sql | server | scripts) "$layer" ;;

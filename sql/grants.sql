@@ -65,7 +65,7 @@ DECLARE
     'flow.visible_run', 'flow.render_graphviz', 'flow.diagram_edges', 'flow.changed_here', 'flow.watch_look', 'flow.has_ended',
     'flow.milliseconds'];
   _doing CONSTANT TEXT[] := ARRAY[
-    'async.push_task', 'async.log', 'async.drain', 'async.note_progress', 'async.is_own_task',
+    'async.push_task', 'async.log', 'async.note_progress', 'async.is_own_task',
     'flow.configure_flow'];
   _routine RECORD;
 BEGIN

@@ -52,6 +52,16 @@ fn announce_settings() {
     note(Note::Tell(Event::Settings));
 }
 
+/// Until the transaction ends no further task starts; then what async.control says counts.
+#[pg_extern(sql = false)]
+fn hold_engine() {
+    if let Some(database) = my_database() {
+        note(Note::Resume);
+        database.held.store(true, Release);
+        database.dispatcher.wake();
+    }
+}
+
 #[pg_extern(sql = false)]
 fn wake_launcher() {
     note(Note::WakeLauncher);
@@ -124,6 +134,19 @@ fn number(bits: u64) -> Option<f64> {
     Some(f64::from_bits(bits)).filter(|n| !n.is_nan())
 }
 
+/// Whether the current user may read what a role's callbacks say.
+fn may_read(role: pg_sys::Oid) -> bool {
+    // SAFETY: catalogue look-ups inside a transaction.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        pg_sys::has_privs_of_role(user, role)
+            || [c"flow_monitor", c"flow_admin"].iter().any(|name| {
+                let oid = pg_sys::get_role_oid(name.as_ptr(), true);
+                oid != pg_sys::Oid::INVALID && pg_sys::has_privs_of_role(user, oid)
+            })
+    }
+}
+
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)]
 fn running() -> TableIterator<
@@ -157,7 +180,7 @@ fn running() -> TableIterator<
                     time(w.started.load(Acquire)),
                     number(w.done.load(Acquire)),
                     number(w.total.load(Acquire)),
-                    w.note.get(),
+                    w.note.get().filter(|_| may_read(oid(w.role.load(Acquire)))),
                 )
             })
         })

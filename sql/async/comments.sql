@@ -25,6 +25,10 @@ COMMENT ON COLUMN async.engine_state.only_row IS 'Always true: there is one row.
 COMMENT ON COLUMN async.engine_state.system_identifier IS 'With database_oid: where this database was when its work last ran; null: never. See async.adopt.';
 COMMENT ON COLUMN async.engine_state.database_oid IS 'See system_identifier.';
 COMMENT ON COLUMN async.engine_state.clean_stop IS 'Whether the dispatcher last stopped in order; false while it runs and after a crash.';
+COMMENT ON COLUMN async.engine_state.next_low IS
+  'The next value of open_low, once the transactions in next_writers have ended.';
+COMMENT ON COLUMN async.engine_state.next_writers IS
+  'Virtual transaction ids of those that might have been inserting tasks below next_low when it was noted.';
 COMMENT ON COLUMN async.engine_state.open_low IS 'Every task with a lower id has ended.';
 
 COMMENT ON TABLE async.target IS 'Where tasks run; configured with async.configure. "local" is this database and always there.';

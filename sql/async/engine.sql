@@ -60,3 +60,43 @@ END
 $$;
 COMMENT ON FUNCTION async.lose_attempts IS
   'Internal: accounts for attempts that ended without an outcome; returns each task and whether that ended it.';
+
+-- Moves the mark below which every task has ended, from where the dispatcher reads the table when it starts. A task that
+-- is being inserted has a lower number than others that are visible, so the mark goes up to a number only when every
+-- transaction that could have inserted below it has ended: those that held a writer's lock when the number was noted.
+CREATE FUNCTION async.raise_open_low() RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _state async.engine_state;
+  _low BIGINT;
+BEGIN
+  SELECT * INTO _state FROM async.engine_state FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  IF _state.next_low IS NOT NULL
+     AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.virtualtransaction = ANY (_state.next_writers)) THEN
+    SELECT coalesce(min(t.task_id), _state.next_low) INTO _low
+    FROM async.task t
+    WHERE t.task_id >= _state.open_low AND t.task_id < _state.next_low AND t.processed IS NULL;
+    IF _low > _state.open_low THEN
+      UPDATE async.engine_state SET open_low = _low;
+    END IF;
+    _state.next_low := NULL;
+  END IF;
+  IF _state.next_low IS NULL THEN
+    _low := (SELECT q.last_value FROM async.task_id_seq q);
+    IF _low > _state.open_low THEN
+      UPDATE async.engine_state
+      SET next_low = _low,
+          next_writers = array(
+            SELECT l.virtualtransaction FROM pg_locks l
+            WHERE l.locktype = 'relation' AND l.relation = 'async.task'::regclass AND l.mode = 'RowExclusiveLock'
+              AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+              AND l.pid IS DISTINCT FROM pg_backend_pid());
+    END IF;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION async.raise_open_low IS
+  'Internal: moves the mark below which every task has ended, from where the dispatcher reads when it starts.';

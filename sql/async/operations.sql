@@ -34,28 +34,31 @@ COMMENT ON FUNCTION async.resume_as IS 'Internal: async.resume with the caller''
 CREATE FUNCTION async.resume() RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
 COMMENT ON FUNCTION async.resume IS 'Undoes async.pause when the transaction commits. Needs flow_admin.';
 
--- A procedure, because the dispatcher hears of the pause only when it is committed. No SET clause (it commits), hence
--- every name and operator is qualified.
-CREATE PROCEDURE async.drain(_timeout INTERVAL DEFAULT '1 minute', INOUT drained BOOL DEFAULT NULL)
-LANGUAGE plpgsql AS $$
+CREATE FUNCTION async.drain_as(_caller OID, _timeout INTERVAL) RETURNS BOOL
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  _until CONSTANT TIMESTAMPTZ := pg_catalog.clock_timestamp()
-    OPERATOR(pg_catalog.+) COALESCE(_timeout, '1 minute'::pg_catalog.interval);
+  _until CONSTANT TIMESTAMPTZ := clock_timestamp() + coalesce(_timeout, interval '1 minute');
 BEGIN
-  PERFORM async.pause();
-  COMMIT;
+  -- The pause itself is seen when this transaction commits; until then the engine is held.
+  PERFORM async.hold_engine();
+  PERFORM async.set_paused(_caller, true, 'drain the task engine');
   LOOP
-    drained := NOT EXISTS (SELECT FROM async.running());
-    EXIT WHEN drained OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) _until;
-    PERFORM async.wait_for_change(GREATEST(1, LEAST(1000, (pg_catalog.date_part('epoch',
-      _until OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int4)));
-    COMMIT;
+    IF NOT EXISTS (SELECT FROM async.running()) THEN
+      RETURN true;
+    ELSIF clock_timestamp() >= _until THEN
+      RETURN false;
+    END IF;
+    PERFORM async.wait_for_change(greatest(1, least(200, extract(epoch FROM _until - clock_timestamp()) * 1000))::int);
   END LOOP;
 END
 $$;
-COMMENT ON PROCEDURE async.drain IS
-  'Pauses the engine, then waits until no task of this database runs, at most _timeout. drained: whether that is so. The '
-  'engine stays paused: upgrade or drop the extension, then async.resume. CALL it outside a transaction block. Needs flow_admin.';
+COMMENT ON FUNCTION async.drain_as IS 'Internal: async.drain with the caller''s role.';
+
+CREATE FUNCTION async.drain(_timeout INTERVAL DEFAULT '1 minute') RETURNS BOOL
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION async.drain IS
+  'Pauses the engine, then waits until no task of this database runs, at most _timeout. True when that is so. The '
+  'engine stays paused: upgrade or drop the extension, then async.resume. Needs flow_admin.';
 
 -- Where this database is right now: a copy (a restored dump, a template copy, a clone under pg_upgrade) is somewhere else.
 CREATE FUNCTION async.whereabouts(OUT system_identifier BIGINT, OUT database_oid OID) RETURNS RECORD

@@ -57,6 +57,12 @@ RETURNS BOOL LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'note_progress_wrapper';
 CREATE FUNCTION async.is_own_task(_task_id BIGINT)
 RETURNS BOOL LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'is_own_task_wrapper';
 
+-- Keeps the engine of this database from starting tasks until the transaction ends; then async.control counts.
+CREATE FUNCTION async.hold_engine()
+RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'hold_engine_wrapper';
+COMMENT ON FUNCTION async.hold_engine IS
+  'Internal: no task starts in this database until the transaction ends; then what async.control says counts.';
+
 -- Tells the launcher that this database has the extension; called by the extension script, takes effect at commit.
 CREATE FUNCTION async.wake_launcher()
 RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'wake_launcher_wrapper';

@@ -36,7 +36,9 @@ CREATE TABLE async.engine_state (
   system_identifier BIGINT,         -- with database_oid: where this database was when its work last ran (see async.adopt)
   database_oid      OID,
   clean_stop        BOOL NOT NULL DEFAULT true,
-  open_low          BIGINT NOT NULL DEFAULT 0  -- every task below it has ended
+  open_low          BIGINT NOT NULL DEFAULT 0,  -- every task below it has ended
+  next_low          BIGINT,         -- the next value of open_low, when these transactions have ended
+  next_writers      TEXT[]
 );
 INSERT INTO async.engine_state DEFAULT VALUES;
 

@@ -85,12 +85,15 @@ BEGIN
           || CASE WHEN s.status = 'Running' AND s.progress_done IS NOT NULL
               THEN format(', %s', s.progress_done) || coalesce(format(' of %s', s.progress_total), '') ELSE '' END
           || coalesce(', ' || s.progress_note, '') AS line
-      FROM flow.v_flow_node_status s WHERE s.flow_id = _flow_id AND s.in_progress) r;
+      FROM flow.v_flow_node_status s
+      WHERE s.flow_id = _flow_id AND s.in_progress AND s.status NOT IN ('Finished', 'Failed')) r;
     IF _count > 20 THEN
       _nodes := _nodes || format('  and %s more nodes', _count - 20);
     END IF;
   END IF;
-  lines := format('run %s of %s, %s: %s', _flow_id, _run.flow, flow.pretty_time(_run.created, _run.processed), what)
+  -- Not flow.pretty_time's own "now": in a procedure that is when it was called.
+  lines := format('run %s of %s, %s: %s', _flow_id, _run.flow,
+      flow.pretty_time(_run.created, coalesce(_run.processed, clock_timestamp())), what)
     || coalesce(_nodes, '{}');
   what := what || coalesce(array_to_string(_nodes, E'\n'), '');
 END

@@ -19,6 +19,10 @@ pub enum Note {
     Tell(Event),
     Decide(Decision),
     WakeLauncher,
+    /// A statement has the database with this OID to itself until the transaction ends.
+    LetBack(u32),
+    /// The engine is held until the transaction ends; what the table says counts then.
+    Resume,
 }
 
 struct Noted {
@@ -118,7 +122,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 
 /// Whether a note matters after its (sub)transaction was rolled back.
 fn after_abort(note: &mut Note) -> bool {
-    matches!(note, Note::Tell(Event::Released { .. } | Event::Run { .. }))
+    matches!(note, Note::Tell(Event::Released { .. } | Event::Run { .. }) | Note::LetBack(_) | Note::Resume)
 }
 
 fn tell(notes: impl Iterator<Item = Note>, committed: bool) {
@@ -145,6 +149,20 @@ fn tell(notes: impl Iterator<Item = Note>, committed: bool) {
                 }
                 shared.launcher_wanted.store(true, Release);
                 shared.launcher.wake();
+            }
+            Note::LetBack(oid) => {
+                if let Some(database) = shared.database(pg_sys::Oid::from(oid)) {
+                    database.change_state(DatabaseState::Dismissed, DatabaseState::Unknown);
+                }
+                shared.launcher_wanted.store(true, Release);
+                shared.launcher.wake();
+            }
+            Note::Resume => {
+                if let Some(database) = database {
+                    database.held.store(false, Release);
+                    database.send(&Event::Settings.pack());
+                    told = true;
+                }
             }
             Note::Decide(_) => {}
         }

@@ -3,10 +3,9 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::*;
 
-use pgrx::{pg_sys, PgTryBuilder};
+use pgrx::pg_sys;
 
 use super::announce::{note, Note};
 use super::process::wait_briefly;
@@ -39,8 +38,10 @@ unsafe extern "C-unwind" fn hook(
     completion: *mut pg_sys::QueryCompletion,
 ) {
     let node = (*statement).utilityStmt;
-    let (dismissed, hear) = prepare(node);
-    let run = AssertUnwindSafe(|| match PREVIOUS {
+    if make_room(node) {
+        note(Note::WakeLauncher);
+    }
+    match PREVIOUS {
         Some(previous) => {
             previous(statement, source, read_only_tree, context, parameters, environment, receiver, completion)
         }
@@ -54,51 +55,41 @@ unsafe extern "C-unwind" fn hook(
             receiver,
             completion,
         ),
-    });
-    match dismissed {
-        None => run(),
-        Some(database) => {
-            let back = AssertUnwindSafe(database);
-            PgTryBuilder::new(run)
-                .finally(move || {
-                    back.change_state(DatabaseState::Dismissed, DatabaseState::Unknown);
-                    shared().launcher_wanted.store(true, Release);
-                    shared().launcher.wake();
-                })
-                .execute()
-        }
-    }
-    if hear {
-        note(Note::WakeLauncher);
     }
 }
 
-/// What a statement needs: a database to itself, and whether the launcher is to look when it has committed.
-unsafe fn prepare(node: *mut pg_sys::Node) -> (Option<&'static Database>, bool) {
+/// Gives a statement the database it needs to itself. Returns whether the launcher is to look when it has committed.
+unsafe fn make_room(node: *mut pg_sys::Node) -> bool {
     match (*node).type_ {
-        pg_sys::NodeTag::T_DropdbStmt => (dismiss((*node.cast::<pg_sys::DropdbStmt>()).dbname), true),
+        pg_sys::NodeTag::T_DropdbStmt => {
+            dismiss((*node.cast::<pg_sys::DropdbStmt>()).dbname);
+            true
+        }
         pg_sys::NodeTag::T_RenameStmt => {
             let rename = node.cast::<pg_sys::RenameStmt>();
-            match (*rename).renameType {
-                pg_sys::ObjectType::OBJECT_DATABASE => (dismiss((*rename).subname), true),
-                _ => (None, false),
+            let is_database = (*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE;
+            if is_database {
+                dismiss((*rename).subname);
             }
+            is_database
         }
         pg_sys::NodeTag::T_AlterDatabaseStmt => {
             let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
-            let moves = option((*alter).options, c"tablespace").is_some();
-            (if moves { dismiss((*alter).dbname) } else { None }, true)
+            if option((*alter).options, c"tablespace").is_some() {
+                dismiss((*alter).dbname);
+            }
+            true
         }
         pg_sys::NodeTag::T_CreatedbStmt => {
-            let create = node.cast::<pg_sys::CreatedbStmt>();
-            let template = option((*create).options, c"template").map(|o| pg_sys::defGetString(o));
-            (template.and_then(|name| dismiss(name)), true)
+            if let Some(template) = option((*node.cast::<pg_sys::CreatedbStmt>()).options, c"template") {
+                dismiss(pg_sys::defGetString(template));
+            }
+            true
         }
         pg_sys::NodeTag::T_DropStmt => {
-            let drop = node.cast::<pg_sys::DropStmt>();
-            (None, (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION)
+            (*node.cast::<pg_sys::DropStmt>()).removeType == pg_sys::ObjectType::OBJECT_EXTENSION
         }
-        _ => (None, false),
+        _ => false,
     }
 }
 
@@ -109,17 +100,18 @@ unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys:
         .find(|o| CStr::from_ptr((**o).defname) == name && !(**o).arg.is_null())
 }
 
-/// Ends the engine's processes in a database that the caller owns, until `hook` lets them come back.
-unsafe fn dismiss(name: *const std::ffi::c_char) -> Option<&'static Database> {
+/// Ends the engine's processes in a database that the caller owns; they come back when the transaction has ended.
+unsafe fn dismiss(name: *const std::ffi::c_char) {
     if name.is_null() {
-        return None;
+        return;
     }
     let oid = pg_sys::get_database_oid(name, true);
     // Who may not do it is refused by the statement itself, and must not be able to stop the engine by trying.
     if oid == pg_sys::Oid::INVALID || !owns(oid) || oid == pg_sys::MyDatabaseId {
-        return None;
+        return;
     }
-    let database = shared().database(oid)?;
+    let Some(database) = shared().database(oid) else { return };
+    note(Note::LetBack(oid.to_u32()));
     database.set_state(DatabaseState::Dismissed);
     let mut waited = 0;
     while waited < LEAVE_TIMEOUT {
@@ -133,7 +125,6 @@ unsafe fn dismiss(name: *const std::ffi::c_char) -> Option<&'static Database> {
         wait_briefly(20);
         waited += 20;
     }
-    Some(database)
 }
 
 unsafe fn owns(database: pg_sys::Oid) -> bool {

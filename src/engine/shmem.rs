@@ -155,13 +155,15 @@ pub struct Database {
     pub rebuild: AtomicBool,
     /// The dispatcher has attached: events are worth queueing.
     pub attached: AtomicBool,
+    /// A transaction keeps the engine from starting tasks until it ends (`async.drain`).
+    pub held: AtomicBool,
     /// Set by DROP EXTENSION and the like: the dispatcher looks whether it still has a reason to be.
     pub check_extension: AtomicBool,
     /// When the dispatcher will wake up by itself (microseconds since 2000; i64::MAX: not).
     pub next_wake: AtomicI64,
     pub queued: AtomicU32,
     pub tasks_done: AtomicU64,
-    /// The engine runs nothing here: paused, copied or restored elsewhere, disabled.
+    /// Why nothing or not everything runs here, in a user's words.
     pub last_error: Text<64>,
     pub pools: [PoolUse; POOLS],
     positions: Positions,

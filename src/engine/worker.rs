@@ -282,9 +282,13 @@ impl Local {
         self.settled(open, attempt, outcome)
     }
 
-    /// An outcome that matches no open attempt rolls the callback's transaction back.
+    /// An outcome that matches no open attempt rolls the callback's transaction back, unless flow.finish was what ended
+    /// it: then the callback's effects stand.
     fn settled(&self, open: bool, attempt: Attempt, outcome: Outcome) -> Outcome {
         if !open {
+            if let Some(failed) = self.book(|| store::decided_elsewhere(attempt)) {
+                return if failed { Outcome::Failed } else { Outcome::Finished };
+            }
             pgrx::ereport!(
                 ERROR,
                 pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED,

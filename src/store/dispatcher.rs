@@ -30,6 +30,8 @@ pub struct Loaded {
     /// Ended: only in answers about single tasks.
     pub ended: bool,
     pub failed: bool,
+    /// Ended by `flow.finish` from elsewhere, while its call may still run: the call goes on.
+    pub decided: bool,
 }
 
 macro_rules! task_columns {
@@ -38,7 +40,8 @@ macro_rules! task_columns {
                 a.oid, a.rolcanlogin, t.run_as::text, t.priority, t.target, t.concurrency_pool,
                 CASE WHEN t.eligible_when <> 'infinity' THEN t.eligible_when END,
                 coalesce(t.eligible_when = 'infinity', false), t.yielded IS NOT NULL, t.times_up, t.suspect,
-                n.state::text, t.processed IS NOT NULL, coalesce(t.failed, false)
+                n.state::text, t.processed IS NOT NULL, coalesce(t.failed, false),
+                coalesce(t.finish_status IN ('FINISHED', 'FAILED'), false)
          FROM async.task t
          LEFT JOIN flow.flow_node n ON n.flow_id = t.flow_id AND n.node_no = t.node_no
          LEFT JOIN pg_authid a ON a.rolname = t.run_as "
@@ -78,6 +81,7 @@ fn loaded(rows: &Rows) -> Vec<Loaded> {
                 node_state: rows.get::<String>(row, 17).and_then(|s| s.bytes().next()).unwrap_or(0),
                 ended: rows.get(row, 18).unwrap_or(false),
                 failed: rows.get(row, 19).unwrap_or(false),
+                decided: rows.get(row, 20).unwrap_or(false),
             })
         })
         .collect()
@@ -327,22 +331,15 @@ pub fn engine_state() -> EngineState {
 
 pub fn set_engine_state(system_identifier: i64, database: pg_sys::Oid, clean_stop: bool) {
     run(
-        c"UPDATE async.engine_state SET system_identifier = $1, database_oid = $2, clean_stop = $3",
+        c"UPDATE async.engine_state SET system_identifier = $1, database_oid = $2, clean_stop = $3
+          WHERE system_identifier IS NULL OR (system_identifier = $1 AND database_oid = $2)",
         &[arg(system_identifier), arg(database), arg(clean_stop)],
     );
 }
 
 /// Moves the mark below which every task has ended.
 pub fn raise_open_low() {
-    run(
-        c"UPDATE async.engine_state s SET open_low = l.low
-          FROM (SELECT coalesce(
-                  (SELECT min(t.task_id) FROM async.task t, async.engine_state e
-                   WHERE t.task_id >= e.open_low AND t.processed IS NULL),
-                  (SELECT max(t.task_id) FROM async.task t), 0) AS low) l
-          WHERE l.low > s.open_low",
-        &[],
-    );
+    run(c"SELECT async.raise_open_low()", &[]);
 }
 
 pub fn queue_external(tasks: &[&Loaded]) {

@@ -157,6 +157,16 @@ pub fn defer(a: Attempt, started: i64, delay: i64) -> bool {
         == 1
 }
 
+/// Whether `flow.finish` has ended this very attempt from elsewhere, and whether as failed.
+pub fn decided_elsewhere(a: Attempt) -> Option<bool> {
+    run(
+        c"SELECT failed FROM async.task
+          WHERE task_id = $1 AND attempt = $2 AND processed IS NOT NULL AND finish_status IN ('FINISHED', 'FAILED')",
+        &[arg(a.task_id), arg(a.attempt)],
+    )
+    .one()
+}
+
 /// The pool of a node's tasks is known: those that wait for it get it.
 pub fn classified(flow_id: i64, node_no: i32, pool: &str) {
     run(

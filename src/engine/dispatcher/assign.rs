@@ -4,6 +4,7 @@ use super::{Dispatcher, Due};
 use crate::settings;
 use crate::store::dispatcher as store;
 use std::cmp::Reverse;
+use std::sync::atomic::Ordering::Acquire;
 
 /// Without a free place for a worker, look again after this long (microseconds).
 const STARVED: i64 = 1_000_000;
@@ -11,7 +12,7 @@ const STARVED: i64 = 1_000_000;
 impl Dispatcher {
     /// Hands out what may run. Returns whether anything was handed out.
     pub(super) fn assign(&mut self) -> bool {
-        if self.paused || !self.adopted || !settings::enabled() {
+        if self.paused || !self.adopted || !settings::enabled() || self.database.held.load(Acquire) {
             return false;
         }
         self.slots.drop_revoked(&mut self.pools, &mut self.finished_claims);

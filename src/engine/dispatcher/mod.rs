@@ -340,7 +340,8 @@ impl Dispatcher {
             self.pools.free_yielded(task.task_id);
             if let Some(State::Assigned(slot)) = self.queue.task(task.task_id).map(|t| t.state) {
                 // A worker runs it. If somebody has ended it, it is to stop; its worker will report.
-                if task.ended {
+                // One that flow.finish has decided goes on to its end, and the cascade waits for that.
+                if task.ended && !task.decided {
                     self.slots.cancel(slot, task.task_id);
                     self.ended_elsewhere(task);
                 }
