@@ -359,24 +359,31 @@ $$;
 COMMENT ON FUNCTION flow.open_tasks IS
   'Internal: the open tasks of runs, ascending, without the caller''s own running task.';
 
--- Ends the open tasks of runs; waits for those whose outcome is being written.
+-- Ends the open tasks of runs; waits for those whose outcome is being written. In pieces, each with a look of its own:
+-- workers go on ending tasks meanwhile, and a row that has changed since the look costs a check of the whole condition.
 CREATE FUNCTION flow.end_run_tasks(_flow_ids BIGINT[], _reason TEXT) RETURNS VOID
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  WITH open AS MATERIALIZED (
-    SELECT t.task_id FROM async.task t
-    WHERE t.processed IS NULL AND t.task_id IN (SELECT unnest(flow.open_tasks(_flow_ids)))
-    ORDER BY t.task_id FOR NO KEY UPDATE OF t
-  ), ended AS (
-    UPDATE async.task t
-    SET processed = clock_timestamp(), finish_status = 'CANCELED', failed = true, processing_error = _reason,
-      consumed = coalesce(r.started, t.consumed), first_consumed = coalesce(t.first_consumed, r.started),
-      attempt = t.attempt + (r.task_id IS NOT NULL)::INT
-    FROM open o LEFT JOIN async.running() r ON r.task_id = o.task_id
-    WHERE t.task_id = o.task_id AND t.processed IS NULL
-    RETURNING t.target, t.priority, t.task_id
-  )
-  DELETE FROM async.external_queue q USING ended e
-  WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id;
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _open  BIGINT[] := flow.open_tasks(_flow_ids);
+  _piece BIGINT[];
+BEGIN
+  FOR _at IN 1 .. cardinality(_open) BY 1000 LOOP
+    _piece := _open[_at : _at + 999];
+    PERFORM FROM async.task t WHERE t.task_id = ANY (_piece) AND t.processed IS NULL
+    ORDER BY t.task_id FOR NO KEY UPDATE;
+    WITH ended AS (
+      UPDATE async.task t
+      SET processed = clock_timestamp(), finish_status = 'CANCELED', failed = true, processing_error = _reason,
+        consumed = coalesce(r.started, t.consumed), first_consumed = coalesce(t.first_consumed, r.started),
+        attempt = t.attempt + (r.task_id IS NOT NULL)::INT
+      FROM unnest(_piece) AS p(task_id) LEFT JOIN async.running() r ON r.task_id = p.task_id
+      WHERE t.task_id = p.task_id AND t.processed IS NULL
+      RETURNING t.target, t.priority, t.task_id
+    )
+    DELETE FROM async.external_queue q USING ended e
+    WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id;
+  END LOOP;
+END
 $$;
 COMMENT ON FUNCTION flow.end_run_tasks IS 'Internal: ends the open tasks of runs as CANCELED.';
 
@@ -406,29 +413,31 @@ END
 $$;
 COMMENT ON FUNCTION flow.set_priority_as IS 'Internal: flow.set_priority with the caller''s role.';
 
--- Gives locked runs a priority; null: the configured ones again.
+-- Gives locked runs a priority; null: the configured ones again. In pieces, as flow.end_run_tasks.
 CREATE FUNCTION flow.prioritize_runs(_flow_ids BIGINT[], _priority INT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _open  BIGINT[];
+  _piece BIGINT[];
 BEGIN
   UPDATE flow.flow f SET force_priority = _priority WHERE f.flow_id = ANY (_flow_ids);
-  WITH open AS MATERIALIZED (
-    SELECT t.task_id, t.target, t.priority AS old, coalesce(_priority, dn.priority) AS priority
-    FROM (
-      SELECT n.task_id, n.flow_id, n.node_no FROM flow.flow_node n
-      WHERE n.flow_id = ANY (_flow_ids) AND n.task_id IS NOT NULL
-      UNION ALL
-      SELECT s.task_id, s.flow_id, s.node_no FROM flow.flow_step s WHERE s.flow_id = ANY (_flow_ids)) k
-    JOIN async.task t ON t.task_id = k.task_id
-    JOIN flow.flow f ON f.flow_id = k.flow_id
-    JOIN flow.definition_node dn ON dn.definition_id = f.definition_id AND dn.node_no = k.node_no
-    WHERE t.processed IS NULL
-    ORDER BY t.task_id FOR NO KEY UPDATE OF t
-  ), queued AS (
-    UPDATE async.external_queue q SET priority = o.priority
-    FROM open o WHERE q.target = o.target AND q.priority = o.old AND q.task_id = o.task_id AND q.priority <> o.priority
-  )
-  UPDATE async.task t SET priority = o.priority
-  FROM open o WHERE t.task_id = o.task_id AND t.processed IS NULL AND t.priority <> o.priority;
+  _open := flow.open_tasks(_flow_ids);
+  FOR _at IN 1 .. cardinality(_open) BY 1000 LOOP
+    _piece := _open[_at : _at + 999];
+    PERFORM FROM async.task t WHERE t.task_id = ANY (_piece) AND t.processed IS NULL
+    ORDER BY t.task_id FOR NO KEY UPDATE;
+    WITH wanted AS MATERIALIZED (
+      SELECT t.task_id, t.target, t.priority AS old, coalesce(_priority, d.priority) AS priority
+      FROM async.task t
+      JOIN flow.flow f ON f.flow_id = t.flow_id
+      JOIN flow.definition_node d ON d.definition_id = f.definition_id AND d.node_no = t.node_no
+      WHERE t.task_id = ANY (_piece) AND t.processed IS NULL AND t.priority <> coalesce(_priority, d.priority)
+    ), queued AS (
+      UPDATE async.external_queue q SET priority = w.priority
+      FROM wanted w WHERE q.target = w.target AND q.priority = w.old AND q.task_id = w.task_id
+    )
+    UPDATE async.task t SET priority = w.priority FROM wanted w WHERE t.task_id = w.task_id;
+  END LOOP;
   PERFORM async.announce_run(u.flow_id) FROM unnest(_flow_ids) AS u(flow_id);
 END
 $$;

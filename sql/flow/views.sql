@@ -128,19 +128,20 @@ CREATE VIEW flow.v_flow_configuration WITH (security_invoker = true) AS
   LEFT JOIN flow.flow f ON f.flow_id = r.flow_id;
 COMMENT ON VIEW flow.v_flow_configuration IS 'The configured flows, each with its last run.';
 
--- One row a node of a run.
+-- One row a node of a run. Steps are counted in one pass over the run, not node by node: where one node has most of the
+-- steps, the planner takes every node for such a one, and reads the whole table for each.
 CREATE VIEW flow.v_flow_node_status WITH (security_invoker = true) AS
   SELECT f.flow_id, f.flow, n.node, coalesce(d.target, 'local') AS target, w.started, n.ended AS finished,
-    flow.node_status(n.state, r.task_id IS NOT NULL, t.eligible_when, t.yielded, t.processed, t.failed,
-      s.pending + s.running > 0) AS status,
-    s.steps, s.pending AS steps_pending, s.running AS steps_running, s.finished AS steps_finished,
-    s.failed AS steps_failed, d.all_steps_must_complete,
+    flow.node_status(n.state, r.task_id IS NOT NULL, t.eligible_when, t.yielded, t.processed, t.failed, s.open > 0)
+      AS status,
+    coalesce(s.steps, 0) AS steps, coalesce(s.open - s.running, 0) AS steps_pending,
+    coalesce(s.running, 0) AS steps_running, coalesce(s.finished, 0) AS steps_finished,
+    coalesce(s.steps - s.open - s.finished, 0) AS steps_failed, d.all_steps_must_complete,
     flow.pretty_time(w.started, n.ended) AS run_time,
     greatest(n.opened, n.ended, r.started, t.consumed, t.yielded, t.processed) AS changed,
     w.started IS NOT NULL AND n.ended IS NULL AS in_progress,
-    CASE WHEN r.task_id IS NOT NULL THEN r.progress_done WHEN s.steps > 0 THEN s.finished + s.failed END
-      AS progress_done,
-    CASE WHEN r.task_id IS NOT NULL THEN r.progress_total WHEN s.steps > 0 THEN s.steps END AS progress_total,
+    CASE WHEN r.task_id IS NOT NULL THEN r.progress_done ELSE s.steps - s.open END AS progress_done,
+    CASE WHEN r.task_id IS NOT NULL THEN r.progress_total ELSE s.steps END AS progress_total,
     r.progress_note,
     t.attempt + (r.task_id IS NOT NULL)::INT AS attempt,
     coalesce(n.error, t.processing_error, CASE WHEN n.state::"char" = 'K' THEN
@@ -154,16 +155,14 @@ CREATE VIEW flow.v_flow_node_status WITH (security_invoker = true) AS
   CROSS JOIN LATERAL (
     SELECT CASE WHEN n.task_id IS NOT NULL THEN coalesce(t.first_consumed, r.started)
       WHEN NOT n.excluded THEN n.opened END AS started) w
-  CROSS JOIN LATERAL (
-    SELECT count(*) AS steps,
-      count(*) FILTER (WHERE st.processed IS NULL AND st.yielded IS NULL AND sr.task_id IS NULL) AS pending,
+  LEFT JOIN (
+    SELECT x.flow_id, x.node_no, count(*) AS steps, count(*) FILTER (WHERE st.processed IS NULL) AS open,
       count(*) FILTER (WHERE st.processed IS NULL AND (st.yielded IS NOT NULL OR sr.task_id IS NOT NULL)) AS running,
-      count(*) FILTER (WHERE st.processed IS NOT NULL AND st.finish_status = 'FINISHED') AS finished,
-      count(*) FILTER (WHERE st.processed IS NOT NULL AND st.finish_status <> 'FINISHED') AS failed
+      count(*) FILTER (WHERE st.processed IS NOT NULL AND st.finish_status = 'FINISHED') AS finished
     FROM flow.flow_step x
     JOIN async.task st ON st.task_id = x.task_id
     LEFT JOIN async.running() sr ON sr.task_id = x.task_id
-    WHERE x.flow_id = n.flow_id AND x.node_no = n.node_no) s;
+    GROUP BY x.flow_id, x.node_no) s ON s.flow_id = n.flow_id AND s.node_no = n.node_no;
 COMMENT ON VIEW flow.v_flow_node_status IS
   'The nodes of runs: one row each. Meant to be read with a condition on flow_id.';
 

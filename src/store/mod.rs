@@ -66,6 +66,56 @@ thread_local! {
     static PLANS: RefCell<HashMap<*const std::ffi::c_char, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
 }
 
+extern "C" {
+    static mut jit_enabled: bool;
+}
+
+/// While it lives, plans are made once and look rows up by index: a statement of ours reads few rows whatever the tables
+/// held when it was first planned. User code never runs under it.
+struct Planner {
+    seqscan: bool,
+    hashjoin: bool,
+    mergejoin: bool,
+    jit: bool,
+    cache_mode: i32,
+}
+
+impl Planner {
+    fn steady() -> Self {
+        // SAFETY: the variables behind settings of the same names, of this process only; put back by `drop`, also when
+        // the statement raises.
+        unsafe {
+            let before = Planner {
+                seqscan: pg_sys::enable_seqscan,
+                hashjoin: pg_sys::enable_hashjoin,
+                mergejoin: pg_sys::enable_mergejoin,
+                jit: jit_enabled,
+                cache_mode: pg_sys::plan_cache_mode,
+            };
+            pg_sys::enable_seqscan = false;
+            pg_sys::enable_hashjoin = false;
+            pg_sys::enable_mergejoin = false;
+            // What a sequential scan is said to cost would look worth compiling for.
+            jit_enabled = false;
+            pg_sys::plan_cache_mode = pg_sys::PlanCacheMode::PLAN_CACHE_MODE_FORCE_GENERIC_PLAN as i32;
+            before
+        }
+    }
+}
+
+impl Drop for Planner {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::enable_seqscan = self.seqscan;
+            pg_sys::enable_hashjoin = self.hashjoin;
+            pg_sys::enable_mergejoin = self.mergejoin;
+            jit_enabled = self.jit;
+            pg_sys::plan_cache_mode = self.cache_mode;
+        }
+    }
+}
+
 /// Runs a statement. `sql` is a literal: its address is the key of the kept plan.
 pub fn run(sql: &'static CStr, args: &[Arg]) -> Rows {
     let known = PLANS.with_borrow(|plans| plans.get(&sql.as_ptr()).copied());
@@ -73,9 +123,11 @@ pub fn run(sql: &'static CStr, args: &[Arg]) -> Rows {
     let mut values: Vec<pg_sys::Datum> = args.iter().map(|a| a.1.unwrap_or(pg_sys::Datum::from(0))).collect();
     let nulls: Vec<std::ffi::c_char> =
         args.iter().map(|a| if a.1.is_some() { b' ' as _ } else { b'n' as _ }).collect();
+    let steady = Planner::steady();
     // SAFETY: the plan was prepared for these argument types; both arrays have one element an argument; we are inside
     // an SPI connection (`SPI_execute_plan` says so otherwise, with an error).
     let code = unsafe { pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0) };
+    drop(steady);
     if code < 0 {
         pgrx::error!("SPI error {code} in {sql:?}");
     }

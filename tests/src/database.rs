@@ -115,6 +115,9 @@ impl<'c> Database<'c> {
                  FROM async.task WHERE processed IS NULL ORDER BY 1 LIMIT 12",
             ),
             ("running", "SELECT task_id, attempt, pid, started FROM async.running() LIMIT 12"),
+            ("pools", "SELECT * FROM async.pool_use() LIMIT 12"),
+            ("engine", "SELECT kind, pid, state, task_id, tasks_done, queued, last_error FROM async.processes()
+                        WHERE coalesce(database_oid, 0) IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"),
             (
                 "processes",
                 "SELECT pid, backend_type, state, wait_event, left(query, 80) FROM pg_stat_activity

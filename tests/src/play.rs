@@ -20,10 +20,11 @@ CREATE PROCEDURE play.act(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $
 DECLARE
   _who  TEXT := coalesce(_args.step_arguments->>'step', 'own');
   _does JSONB := _args.flow_arguments #> ARRAY['plan', _args.node, _who];
+  _push JSONB[];
 BEGIN
   IF _does ? 'pushes' THEN
-    CALL flow.push_steps(_args.flow_id, _args.node,
-      array(SELECT jsonb_build_object('step', s) FROM jsonb_array_elements(_does->'pushes') s));
+    _push := array(SELECT jsonb_build_object('step', s) FROM jsonb_array_elements(_does->'pushes') s);
+    CALL flow.push_steps(_args.flow_id, _args.node, _push);
   END IF;
   IF _does ? 'commits' THEN
     INSERT INTO play.mark VALUES (_args.flow_id, _args.node, _who, 'begun');

@@ -38,9 +38,11 @@ CREATE SCHEMA siege;
 CREATE TABLE siege.row (flow_id BIGINT NOT NULL, part TEXT NOT NULL, i INT NOT NULL);
 
 CREATE PROCEDURE siege.load(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
+DECLARE
+  _last  INT := _args.flow_arguments->'steps';
+  _steps JSONB[] := array(SELECT jsonb_build_object('i', i) FROM generate_series(1, _last) i);
 BEGIN
-  CALL flow.push_steps(_args.flow_id, _args.node, array(
-    SELECT jsonb_build_object('i', i) FROM generate_series(1, (_args.flow_arguments->>'steps')::INT) i));
+  CALL flow.push_steps(_args.flow_id, _args.node, _steps);
 END
 $$;
 

@@ -123,10 +123,6 @@ fn prepare_session() {
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_isolation", c"read committed"),
         (c"search_path", c"pg_catalog, pg_temp"),
-        (c"plan_cache_mode", c"force_generic_plan"),
-        (c"enable_seqscan", c"off"),
-        (c"enable_hashjoin", c"off"),
-        (c"enable_mergejoin", c"off"),
         (c"jit", c"off"),
         (c"row_security", c"off"),
     ] {

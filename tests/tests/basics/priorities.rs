@@ -1,0 +1,71 @@
+//! C15: the lower number runs first; a run's tasks can be given another one while they wait.
+
+use anyhow::Result;
+
+use crate::kit::{same, test, Kit};
+
+/// A target that runs one task at a time, kept busy by the run of `blocker` until `release`.
+fn block(kit: &mut Kit) -> Result<i64> {
+    kit.session.run(r#"SELECT async.configure('{"targets": [{"target": "one", "max_concurrency": 1}]}')"#)?;
+    kit.callback("blocks", "PERFORM pg_advisory_xact_lock(42);")?;
+    kit.named_flow("blocker", r#"{"node": "blocker", "routine": "t.blocks", "target": "one"}"#)?;
+    kit.session.run("SELECT pg_advisory_lock(42)")?;
+    let flow_id = kit.session.number("SELECT flow.run_flow('blocker', '{}')")?;
+    kit.wait_for_status(flow_id, "blocker", "Running")?;
+    Ok(flow_id)
+}
+
+fn release(kit: &mut Kit, runs: &[i64]) -> Result<()> {
+    kit.session.run("SELECT pg_advisory_unlock(42)")?;
+    runs.iter().try_for_each(|flow_id| kit.wait(*flow_id))
+}
+
+#[test]
+fn c15_the_lower_number_runs_first() {
+    test("c15", |kit| {
+        block(kit)?;
+        kit.flow(
+            r#"{"node": "a", "routine": "t.notes", "target": "one", "priority": 5},
+               {"node": "b", "routine": "t.notes", "target": "one", "priority": -5},
+               {"node": "c", "routine": "t.notes", "target": "one"},
+               {"node": "d", "routine": "t.notes", "target": "one", "priority": 99},
+               {"node": "e", "routine": "t.notes", "target": "one", "priority": -99}"#,
+        )?;
+        let flow_id = kit.run()?;
+        release(kit, &[flow_id])?;
+        same(kit.log()?, "e b c a d")
+    });
+}
+
+#[test]
+fn c15_a_runs_priority_overrides_its_nodes() {
+    test("c15_force", |kit| {
+        block(kit)?;
+        for name in ["x", "y", "z"] {
+            kit.named_flow(name, &format!(r#"{{"node": "{name}", "routine": "t.notes", "target": "one", "priority": 3}}"#))?;
+        }
+        let x = kit.session.number("SELECT flow.run_flow('x', '{}')")?;
+        let y = kit.session.number("SELECT flow.run_flow('y', '{}', _force_priority => -1)")?;
+        let z = kit.session.number("SELECT flow.run_flow('z', '{}')")?;
+        // Waiting ones at once.
+        kit.session.run(&format!("SELECT flow.set_priority({z}, -2)"))?;
+        release(kit, &[x, y, z])?;
+        same(kit.log()?, "z y x")
+    });
+}
+
+#[test]
+fn c15_a_step_can_be_moved_up() {
+    test("c15_step", |kit| {
+        block(kit)?;
+        kit.flow(
+            r#"{"node": "a", "empty": true, "step_routine": "t.notes", "target": "one",
+                "steps": [{"s": 1}, {"s": 2}, {"s": 3}]}"#,
+        )?;
+        let flow_id = kit.run()?;
+        let task_id = kit.session.number("SELECT task_id FROM async.task WHERE task_data = '{\"s\": 3}'")?;
+        kit.session.run(&format!("SELECT flow.set_step_priority({flow_id}, {task_id}, -1)"))?;
+        release(kit, &[flow_id])?;
+        same(kit.log()?, "a3 a1 a2")
+    });
+}
