@@ -116,7 +116,7 @@ while :; do
 done
 
 title "4  What came out"
-PGUSER=analyst psql -Xq -v ON_ERROR_STOP=1 -v run="$run" -P linestyle="$line_style" -f demo/results.sql
+PGUSER=analyst psql -Xq -v ON_ERROR_STOP=1 -v run="$run" -P pager=off -P linestyle="$line_style" -f demo/results.sql
 
 title "5  The diagram"
 mkdir -p "$out"

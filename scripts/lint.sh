@@ -2,7 +2,7 @@
 # Formatting, clippy, SQL and shell style, and whether the SQL reference is current. Checks everything, then fails if
 # anything was wrong. Changes nothing.
 # The extension must be installed (make lint does that).
-# Usage: scripts/lint.sh [check ...]     checks: fmt, clippy, shell, text, sql   (default: all)
+# Usage: scripts/lint.sh [check ...]     checks: fmt, clippy, shell, text, links, sql   (default: all)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
@@ -47,27 +47,42 @@ text() {
   return $bad
 }
 
-# In a database that has the extension: search_path, COMMENTs, rights; and the generated reference.
+# Links of the documents to files that are not there.
+links() {
+  local bad=0 file link
+  while IFS=: read -r file link; do
+    case "$link" in *://*) continue ;; esac
+    [ -e "$(dirname "$file")/$link" ] || { echo "$file: link to $link leads nowhere"; bad=1; }
+  done < <(sources '*.md' | xargs grep -oHE '\]\([^)#]+' | sed 's/\](//')
+  return $bad
+}
+
+# In a database that has the extension: search_path, COMMENTs, rights; the generated reference; the settings as documented.
 sql() {
-  local cluster=lint-$$ out status=0
+  local cluster=lint-$$ out status=0 setting
   eval "$(scripts/scratch.sh start "$cluster" fsync=off)"
   [ -n "${PGPORT:-}" ] || return
   out=$("$("$PG_CONFIG" --bindir)/psql" -Xq -v ON_ERROR_STOP=1 -f scripts/lint.sql) || status=1
   if [ -n "$out" ]; then printf '%s\n' "$out"; status=1; fi
   scripts/sql-reference.sh --check || status=1
+  while read -r setting; do
+    grep -qF "$setting" docs/operations.md || { echo "docs/operations.md lacks: $setting"; status=1; }
+  done < <("$("$PG_CONFIG" --bindir)/psql" -XAtc \
+    "SELECT format('| \`%s\` | \`%s\` |', name, current_setting(name)) FROM pg_settings WHERE name LIKE 'pgflow.%'")
   scripts/scratch.sh stop "$cluster" 2>/dev/null
   return $status
 }
 
-[ $# = 0 ] && set -- fmt text shell sql clippy
+[ $# = 0 ] && set -- fmt text links shell sql clippy
 for name in "$@"; do
   case "$name" in
     fmt) check "cargo fmt" fmt ;;
     clippy) check "cargo clippy, warnings denied" clippy ;;
     shell) check "shellcheck" shell ;;
+    links) check "links of the documents" links ;;
     text) check "text: tabs, blanks, length, paths" text ;;
     sql) check "SQL: search_path, comments, rights, reference" sql ;;
-    *) echo "unknown check '$name' (fmt, clippy, shell, text, sql)" >&2; exit 2 ;;
+    *) echo "unknown check '$name' (fmt, clippy, shell, text, links, sql)" >&2; exit 2 ;;
   esac
 done
 echo

@@ -198,6 +198,11 @@ impl Queue {
         }
     }
 
+    /// Whether a lane runs low while more of it lies in ranges.
+    pub fn wants_range(&self) -> bool {
+        self.lanes.iter().any(|l| l.live < LOW && !l.backlog.is_empty())
+    }
+
     /// A range to read now, of a lane that runs low.
     pub fn next_range(&mut self) -> Option<Range> {
         let lane = self.lanes.iter_mut().find(|l| l.live < LOW && !l.backlog.is_empty())?;

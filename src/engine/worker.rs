@@ -283,10 +283,10 @@ impl Local {
     }
 
     /// An outcome that matches no open attempt rolls the callback's transaction back, unless flow.finish was what ended
-    /// it: then the callback's effects stand.
+    /// it, or the callback itself.
     fn settled(&self, open: bool, attempt: Attempt, outcome: Outcome) -> Outcome {
         if !open {
-            if let Some(failed) = self.book(|| store::decided_elsewhere(attempt)) {
+            if let Some(failed) = self.book(|| store::decided(attempt)) {
                 return if failed { Outcome::Failed } else { Outcome::Finished };
             }
             pgrx::ereport!(

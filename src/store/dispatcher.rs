@@ -151,6 +151,11 @@ pub fn open_nodes(flow_id: Option<i64>) -> Vec<(i64, i32, Option<i64>)> {
         .collect()
 }
 
+/// Whether any run is open.
+pub fn any_open_run() -> bool {
+    run(c"SELECT FROM flow.flow WHERE processed IS NULL LIMIT 1", &[]).len > 0
+}
+
 /// What the cascade decided; see `flow.effect_t`.
 #[derive(Clone, Debug)]
 pub struct Effect {

@@ -157,14 +157,19 @@ pub fn defer(a: Attempt, started: i64, delay: i64) -> bool {
         == 1
 }
 
-/// Whether `flow.finish` has ended this very attempt from elsewhere, and whether as failed.
-pub fn decided_elsewhere(a: Attempt) -> Option<bool> {
-    run(
-        c"SELECT failed FROM async.task
-          WHERE task_id = $1 AND attempt = $2 AND processed IS NOT NULL AND finish_status IN ('FINISHED', 'FAILED')",
+/// Whether this very attempt was ended by `flow.finish` from elsewhere, or by the callback's own transaction (it cancelled
+/// its run); and whether as failed. Then the callback's effects stand.
+pub fn decided(a: Attempt) -> Option<bool> {
+    let rows = run(
+        c"SELECT failed, attempt = $2 AND finish_status IN ('FINISHED', 'FAILED'), xmin::text::bigint::oid
+          FROM async.task WHERE task_id = $1 AND processed IS NOT NULL",
         &[arg(a.task_id), arg(a.attempt)],
-    )
-    .one()
+    );
+    let finished = rows.get(0, 2).unwrap_or(false);
+    let writer: pg_sys::Oid = rows.get(0, 3).unwrap_or(pg_sys::Oid::INVALID);
+    // SAFETY: a look at the current transaction's own ids.
+    let own = unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(writer.to_u32())) };
+    (finished || own).then(|| rows.get(0, 1).unwrap_or(true))
 }
 
 /// The pool of a node's tasks is known: those that wait for it get it.

@@ -71,6 +71,10 @@ pub(super) struct Dispatcher {
     adopted: bool,
     next_purge: i64,
     next_sweep: i64,
+    /// While the tables are compared with the memory: what was known before, and what was found.
+    sweep: Option<(HashSet<i64>, usize)>,
+    /// Something has happened since it was last certain that no run is open.
+    maybe_open: bool,
     in_transaction: bool,
 }
 
@@ -164,6 +168,8 @@ impl Dispatcher {
             adopted: false,
             next_purge: 0,
             next_sweep: 0,
+            sweep: None,
+            maybe_open: true,
             in_transaction: false,
         }
     }
@@ -206,7 +212,9 @@ impl Dispatcher {
         let assigned = self.assign();
         self.tidy_claims(assigned);
         let worked = events || left || due || assigned;
+        self.maybe_open |= worked;
         self.end_transaction();
+        self.end_sweep();
         self.slots.publish();
         if worked {
             self.pools.publish(self.database, &self.queue, &self.slots);
@@ -217,7 +225,7 @@ impl Dispatcher {
 
     fn has_work(&self) -> bool {
         !self.candidates.is_empty() || !self.ranges.is_empty() || !self.touched.is_empty()
-            || !self.changed_runs.is_empty() || self.database.rebuild.load(Acquire)
+            || !self.changed_runs.is_empty() || self.queue.wants_range() || self.database.rebuild.load(Acquire)
     }
 
     /// Begins the cycle's transaction if it has none yet.
@@ -305,9 +313,14 @@ impl Dispatcher {
                 self.queue.wait(task_id, attempt + 1);
                 self.touched.push(task_id);
             }
-            Outcome::Stale | Outcome::Classified => {
+            Outcome::Stale => {
                 self.queue.wait(task_id, attempt);
                 self.touched.push(task_id);
+            }
+            Outcome::Classified => {
+                // The pool holds for every task of the node: they are queued anew.
+                self.queue.wait(task_id, attempt);
+                self.changed_runs.insert(task.node.0);
             }
         }
     }
@@ -464,6 +477,9 @@ impl Dispatcher {
                 attempt: row.attempt + 1,
                 state,
             };
+            if let Some((known, found)) = &mut self.sweep {
+                *found += usize::from(state == State::Queued && !known.contains(&row.task_id));
+            }
             self.queue.add(row.task_id, task);
             if let Some(at) = waits {
                 self.due.push(Reverse((at, Due::Task(row.task_id))));
@@ -630,15 +646,35 @@ impl Dispatcher {
         store::raise_open_low();
     }
 
+    /// Whether any work is open, so that the tables are compared with the memory now and then.
+    fn is_open(&mut self) -> bool {
+        if self.queue.is_empty() && self.maybe_open {
+            self.maybe_open = crate::store::transaction(store::any_open_run);
+        }
+        !self.queue.is_empty() || self.maybe_open
+    }
+
+    /// What the comparison has found nobody announced, which must not happen.
+    fn end_sweep(&mut self) {
+        if let Some((_, found)) = self.sweep.take().filter(|s| s.1 > 0) {
+            pgrx::warning!("pgflow: {found} tasks were ready and nobody had said so; this is a bug of pgflow");
+        }
+    }
+
     /// Sleeps until an event or the next time to do something.
     fn sleep(&mut self) {
         let now = crate::store::now();
-        let open = !self.queue.is_empty();
+        let open = self.is_open();
         if open && now >= self.next_sweep {
             if self.next_sweep != 0 {
+                self.sweep = Some((self.queue.find(|_| true).into_iter().collect(), 0));
                 self.rebuild();
+                self.next_sweep = now + SWEEP;
+                return;
             }
             self.next_sweep = now + SWEEP;
+        } else if !open {
+            self.next_sweep = 0;
         }
         let mut next = self.due.peek().map_or(i64::MAX, |Reverse((at, _))| *at);
         next = next.min(self.slots.next_look(now));

@@ -42,7 +42,7 @@ fn c10_a_failed_child_fails_its_step() {
 fn c10_a_cancelled_parent_cancels_its_children() {
     test("c10_cancelled", |kit| {
         let flow_id = start(kit, r#"{"node": "a", "routine": "t.sleeps"}"#)?;
-        kit.wait_until("(SELECT count(*) FROM async.running()) = 2")?;
+        kit.wait_until("(SELECT count(*) FROM flow.v_flow_node_status WHERE node = 'a' AND status = 'Running') = 2")?;
         let clock = Clock::start();
         kit.session.run(&format!("SELECT flow.cancel({flow_id})"))?;
         kit.wait_until("(SELECT count(*) FROM flow.flow WHERE processed IS NULL) = 0")?;

@@ -82,14 +82,10 @@ fn c21_role() {
 }
 
 #[test]
-fn c21_listen_and_sequences() {
-    test("c21_listen", |kit| {
+fn c21_sequences() {
+    test("c21_sequences", |kit| {
         kit.session.run("CREATE SEQUENCE t.s CACHE 10")?;
-        let seen = after(
-            kit,
-            "EXECUTE 'LISTEN x'; PERFORM nextval('t.s');",
-            "(SELECT count(*) FROM pg_listening_channels()) || ' ' || nextval('t.s')",
-        )?;
-        same(seen, "0 11")
+        let seen = after(kit, "PERFORM nextval('t.s');", "nextval('t.s')")?;
+        same(seen, "11")
     });
 }

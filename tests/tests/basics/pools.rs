@@ -82,7 +82,7 @@ fn c16_e11_a_group_routine_that_raises_fails_its_task_only() {
     test("e11", |kit| {
         kit.session.run(
             r#"CREATE FUNCTION t.pool(_flow_id BIGINT, _node TEXT) RETURNS TEXT LANGUAGE plpgsql AS
-                 $$ BEGIN IF _node = 'bad' THEN RAISE EXCEPTION 'no pool for you'; END IF; RETURN NULL; END $$;
+                 $$ BEGIN IF _node = 'bad' THEN RAISE EXCEPTION 'no pool for you'; END IF; RETURN 'some'; END $$;
                SELECT flow.configure_flow('f', '{"concurrency_group_routine": "t.pool", "nodes": [
                  {"node": "bad", "routine": "t.notes"}, {"node": "good", "routine": "t.notes"}]}')"#,
         )?;
@@ -91,6 +91,7 @@ fn c16_e11_a_group_routine_that_raises_fails_its_task_only() {
         let other = kit.session.number("SELECT flow.run_flow('g', '{}')")?;
         kit.wait(flow_id)?;
         kit.wait(other)?;
+        same(kit.error_of(flow_id, "good")?, "")?;
         same(kit.nodes(flow_id)?, "bad Failed, good Finished")?;
         contains(&kit.error_of(flow_id, "bad")?, "no pool for you")?;
         same(kit.session.text("SELECT string_agg(what, ' ' ORDER BY what) FROM t.log")?, "good other")

@@ -30,13 +30,13 @@ fn c12_a_step_time_out_is_for_each_step() {
         kit.callback("step", "PERFORM pg_sleep((_args.step_arguments->>'s')::FLOAT);")?;
         kit.flow(
             r#"{"node": "a", "node_routine": "t.nothing", "step_routine": "t.step", "step_timeout": "500 ms",
-                "all_steps_must_complete": false, "steps": [{"s": 0}, {"s": 60}, {"s": 0.01}]}"#,
+                "all_steps_must_complete": false, "steps": [{"s": 0.01}, {"s": 0.02}, {"s": 60}]}"#,
         )?;
         let clock = Clock::start();
         let flow_id = kit.run_to_end()?;
         clock.at_once()?;
         same(kit.nodes(flow_id)?, "a Finished")?;
-        same(kit.steps(flow_id)?, r#"{"s": 0} Finished, {"s": 0.01} Finished, {"s": 60} Timed Out"#)
+        same(kit.steps(flow_id)?, r#"{"s": 0.01} Finished, {"s": 0.02} Finished, {"s": 60} Timed Out"#)
     });
 }
 
