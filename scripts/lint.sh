@@ -64,7 +64,7 @@ sql() {
   [ -n "${PGPORT:-}" ] || return
   out=$("$("$PG_CONFIG" --bindir)/psql" -Xq -v ON_ERROR_STOP=1 -f scripts/lint.sql) || status=1
   if [ -n "$out" ]; then printf '%s\n' "$out"; status=1; fi
-  scripts/sql-reference.sh --check || status=1
+  scripts/sql-reference.sh --check --connected || status=1
   while read -r setting; do
     grep -qF "$setting" docs/operations.md || { echo "docs/operations.md lacks: $setting"; status=1; }
   done < <("$("$PG_CONFIG" --bindir)/psql" -XAtc \

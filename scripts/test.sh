@@ -27,7 +27,7 @@ count() { # passed? name
 cargo_layer() { # name, arguments of cargo test
   local name=$1 status ok bad
   shift
-  cargo test --quiet --no-fail-fast "$@" 2>&1 </dev/null | tee "$work/$name.log"
+  timeout "${LIMIT:-45m}" cargo test --quiet --no-fail-fast "$@" 2>&1 </dev/null | tee "$work/$name.log"
   status=${PIPESTATUS[0]}
   read -r ok bad < <(sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p' "$work/$name.log" |
     awk '{ ok += $1; bad += $2 } END { print ok + 0, bad + 0 }')

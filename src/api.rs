@@ -252,12 +252,7 @@ fn processes() -> TableIterator<
 #[pg_extern(sql = false)]
 fn pool_use() -> TableIterator<
     'static,
-    (
-        name!(concurrency_pool, String),
-        name!(max_workers, i32),
-        name!(running, i32),
-        name!(waiting, i64),
-    ),
+    (name!(concurrency_pool, String), name!(max_workers, i32), name!(running, i32), name!(waiting, i64)),
 > {
     let rows: Vec<_> = my_database()
         .map(|d| d.pools.as_slice())

@@ -31,10 +31,8 @@ fn configure_flow(flow_name: Option<&str>, configuration: Option<JsonB>, append:
     let caller = unsafe { pg_sys::GetUserId() };
     store::connected(|| {
         let owner = owner();
-        let stored = append
-            .unwrap_or(false)
-            .then(|| store::as_user(owner, || catalog::stored_configuration(flow)))
-            .flatten();
+        let stored =
+            append.unwrap_or(false).then(|| store::as_user(owner, || catalog::stored_configuration(flow))).flatten();
         let (definition, faults) = check(flow, &new, stored.as_ref(), caller, owner);
         report(flow, &faults);
         if let Some(definition) = definition {
@@ -46,12 +44,9 @@ fn configure_flow(flow_name: Option<&str>, configuration: Option<JsonB>, append:
 fn owner() -> pg_sys::Oid {
     match store::extension_owner() {
         Some(owner) => owner,
-        None => raise(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            "extension pgflow is not installed".to_owned(),
-            None,
-            None,
-        ),
+        None => {
+            raise(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, "extension pgflow is not installed".to_owned(), None, None)
+        }
     }
 }
 

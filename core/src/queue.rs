@@ -229,10 +229,8 @@ impl Queue {
                 open.ranges = 0;
             }
         }
-        let (assigned, others): (Vec<i64>, Vec<i64>) = self
-            .find(|t| is_in(t.node))
-            .into_iter()
-            .partition(|id| matches!(self.tasks[id].state, State::Assigned(_)));
+        let (assigned, others): (Vec<i64>, Vec<i64>) =
+            self.find(|t| is_in(t.node)).into_iter().partition(|id| matches!(self.tasks[id].state, State::Assigned(_)));
         for id in others {
             self.forget(id);
         }

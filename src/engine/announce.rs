@@ -81,17 +81,20 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
             let notes = NOTES.take();
             tell(notes.into_iter().map(|n| n.note), false);
         }
-        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
-            if NOTES.with_borrow(|notes| !notes.is_empty()) {
-                // COMMIT PREPARED happens in another session, which would not tell the dispatcher.
-                pgrx::ereport!(
-                    ERROR,
-                    pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    "cannot PREPARE a transaction that has called pgflow"
-                );
-            }
-        }
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => refuse_to_prepare(),
         _ => {}
+    }
+}
+
+/// COMMIT PREPARED happens in another session, which would not tell the dispatcher.
+fn refuse_to_prepare() {
+    if NOTES.with_borrow(|notes| !notes.is_empty()) {
+        crate::error::raise(
+            pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "cannot PREPARE a transaction that has called pgflow".to_owned(),
+            None,
+            Some("Call pgflow in a transaction that commits in its own session."),
+        );
     }
 }
 

@@ -20,10 +20,7 @@ pub fn guarded<T>(body: impl FnOnce() -> T) -> Result<T, String> {
         Err(text(&error))
     };
     let body = AssertUnwindSafe(body);
-    PgTryBuilder::new(move || Ok({ body }.0()))
-        .catch_others(abort)
-        .catch_rust_panic(abort)
-        .execute()
+    PgTryBuilder::new(move || Ok({ body }.0())).catch_others(abort).catch_rust_panic(abort).execute()
 }
 
 fn text(error: &CaughtError) -> String {
@@ -59,7 +56,12 @@ pub fn settle_user_code() {
 /// Runs SQL text, statement by statement, as a client's simple query would run it.
 pub fn run_query(text: &str) {
     let Ok(source) = CString::new(text) else {
-        raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "the query has a NUL character in it".to_owned(), None, None);
+        raise(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "the query has a NUL character in it".to_owned(),
+            None,
+            None,
+        );
     };
     // SAFETY: the pattern of exec_simple_query(): parse, then for each statement analyse and plan under a snapshot, and
     // run it in a top-level portal. Parse trees live in the transaction's memory unless a statement commits, hence the

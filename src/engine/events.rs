@@ -20,15 +20,32 @@ pub enum Outcome {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     /// Tasks low..=high may have arrived; `flow_id` 0 and `node_no` -1 stand for any.
-    Arrived { low: i64, high: i64, flow_id: i64, node_no: i32 },
+    Arrived {
+        low: i64,
+        high: i64,
+        flow_id: i64,
+        node_no: i32,
+    },
     /// A worker has ended an attempt.
-    Ended { task_id: i64, attempt: i32, outcome: Outcome, microseconds: u32 },
+    Ended {
+        task_id: i64,
+        attempt: i32,
+        outcome: Outcome,
+        microseconds: u32,
+    },
     /// A client has changed this task: read it anew.
-    Touched { task_id: i64 },
+    Touched {
+        task_id: i64,
+    },
     /// A lock on this node is gone.
-    Released { flow_id: i64, node_no: i32 },
+    Released {
+        flow_id: i64,
+        node_no: i32,
+    },
     /// A run was changed as a whole.
-    Run { flow_id: i64 },
+    Run {
+        flow_id: i64,
+    },
     Settings,
     /// More has changed than events can say: read the tables anew.
     Rebuild,

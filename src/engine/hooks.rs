@@ -75,7 +75,10 @@ unsafe fn make_room(node: *mut pg_sys::Node) -> bool {
         }
         pg_sys::NodeTag::T_AlterDatabaseStmt => {
             let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
-            if [c"tablespace", c"is_template", c"allow_connections"].iter().any(|o| option((*alter).options, o).is_some()) {
+            if [c"tablespace", c"is_template", c"allow_connections"]
+                .iter()
+                .any(|o| option((*alter).options, o).is_some())
+            {
                 dismiss((*alter).dbname);
             }
             true

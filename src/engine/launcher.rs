@@ -71,8 +71,11 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
     forget_dropped(&databases, known);
     let mut next: Option<i64> = None;
     let mut again = |at: i64| next = Some(next.map_or(at, |n| n.min(at)));
-    let mut starting =
-        shared().databases().iter().filter(|d| d.oid.load(Acquire) != 0 && d.state() == DatabaseState::Starting).count();
+    let mut starting = shared()
+        .databases()
+        .iter()
+        .filter(|d| d.oid.load(Acquire) != 0 && d.state() == DatabaseState::Starting)
+        .count();
     for oid in databases {
         let Some(database) = shared().database_or_new(oid) else {
             pgrx::warning!("pgflow: more databases than pgflow.max_databases; {oid} is not looked at");
@@ -125,12 +128,8 @@ fn start(oid: pg_sys::Oid, database: &super::shmem::Database) -> bool {
     if !database.change_state(from, DatabaseState::Starting) {
         return true;
     }
-    let started = process::start(
-        "pgflow dispatcher",
-        "pgflow dispatcher",
-        "pgflow_dispatcher_main",
-        u64::from(oid.to_u32()),
-    );
+    let started =
+        process::start("pgflow dispatcher", "pgflow dispatcher", "pgflow_dispatcher_main", u64::from(oid.to_u32()));
     if !started {
         database.change_state(DatabaseState::Starting, DatabaseState::Failed);
     }

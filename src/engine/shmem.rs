@@ -5,7 +5,6 @@
 //! what is lost with this memory is rebuilt from the tables.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 
 use pgflow_core::ring::{Cell, Event, Full, Positions, Ring};
@@ -434,5 +433,5 @@ unsafe extern "C-unwind" fn startup() {
             database.changes_ready.store(true, Release);
         }
     }
-    SHARED.store(memory as *mut c_void as *mut Shared, Release);
+    SHARED.store(memory.cast(), Release);
 }

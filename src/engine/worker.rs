@@ -266,18 +266,14 @@ impl Local {
         own_task::end_of_callback();
         let decision = super::announce::pending_decision().or_else(own_task::decided);
         let (outcome, open) = match decision {
-            None if task.asynchronous => {
-                (Outcome::Yielded, self.book(|| store::yielded(attempt, started, deadline)))
-            }
+            None if task.asynchronous => (Outcome::Yielded, self.book(|| store::yielded(attempt, started, deadline))),
             None | Some(Decision::Finished) => (Outcome::Finished, self.book(|| store::finish(attempt, started))),
             Some(Decision::Failed(message)) => {
                 let message = message.unwrap_or_else(|| "failed by flow.finish".to_owned());
                 let partially = own_task::partially_committed();
                 (Outcome::Failed, self.book(|| store::fail(attempt, started, &message, partially)))
             }
-            Some(Decision::Deferred(delay)) => {
-                (Outcome::Deferred, self.book(|| store::defer(attempt, started, delay)))
-            }
+            Some(Decision::Deferred(delay)) => (Outcome::Deferred, self.book(|| store::defer(attempt, started, delay))),
         };
         self.settled(open, attempt, outcome)
     }
@@ -333,5 +329,5 @@ impl Local {
 /// Whether the dispatcher should be woken now: when the worker runs dry, or has done a good part of what it was given.
 fn outcome_wakes(slot: &Worker) -> bool {
     let left = slot.pending();
-    left == 0 || left % 8 == 0
+    left == 0 || left.is_multiple_of(8)
 }

@@ -58,8 +58,7 @@ const INTERVAL_IN: pg_sys::Oid = pg_sys::Oid::from_u32(1160);
 impl Catalog for Live {
     fn target(&mut self, name: &str) -> TargetInfo {
         let owner = self.owner;
-        let kind: Option<String> =
-            super::as_user(owner, || run(c"SELECT async.target_kind($1)", &[arg(name)]).one());
+        let kind: Option<String> = super::as_user(owner, || run(c"SELECT async.target_kind($1)", &[arg(name)]).one());
         match kind.as_deref() {
             Some("local") => TargetInfo::Local,
             Some("external") => TargetInfo::External,
@@ -87,11 +86,16 @@ impl Catalog for Live {
             // SAFETY: the input function of a built-in type; its error is caught, and it holds nothing that must be
             // released when it raises.
             let positive = unsafe {
-                let datum = pg_sys::OidInputFunctionCall(INTERVAL_IN, text.as_ptr().cast_mut(), pg_sys::Oid::INVALID, -1);
+                let datum =
+                    pg_sys::OidInputFunctionCall(INTERVAL_IN, text.as_ptr().cast_mut(), pg_sys::Oid::INVALID, -1);
                 let interval = datum.cast_mut_ptr::<pg_sys::Interval>();
                 (*interval).time > 0 || (*interval).day > 0 || (*interval).month > 0
             };
-            if positive { Ok(()) } else { Err("it must be longer than nothing".to_owned()) }
+            if positive {
+                Ok(())
+            } else {
+                Err("it must be longer than nothing".to_owned())
+            }
         })
         .catch_others(|_| Err("not an interval".to_owned()))
         .execute();

@@ -118,9 +118,7 @@ pub fn open_ranges(low: i64) -> Vec<(i64, i32, i64, i64)> {
 }
 
 fn quadruples(rows: &Rows) -> Vec<(i64, i32, i64, i64)> {
-    (0..rows.len)
-        .filter_map(|r| Some((rows.get(r, 1)?, rows.get(r, 2)?, rows.get(r, 3)?, rows.get(r, 4)?)))
-        .collect()
+    (0..rows.len).filter_map(|r| Some((rows.get(r, 1)?, rows.get(r, 2)?, rows.get(r, 3)?, rows.get(r, 4)?))).collect()
 }
 
 /// The same for one run.
@@ -197,10 +195,7 @@ pub fn settle(candidates: &[(i64, i32, Option<i64>)]) -> Vec<Effect> {
 pub fn time_out_nodes(nodes: &[(i64, i32)]) -> Vec<Effect> {
     effects(&run(
         c"SELECT e.kind, e.flow_id, e.node_no, e.task_low, e.task_high, e.at FROM flow.time_out_nodes($1, $2) e",
-        &[
-            arg(nodes.iter().map(|n| n.0).collect::<Vec<_>>()),
-            arg(nodes.iter().map(|n| n.1).collect::<Vec<_>>()),
-        ],
+        &[arg(nodes.iter().map(|n| n.0).collect::<Vec<_>>()), arg(nodes.iter().map(|n| n.1).collect::<Vec<_>>())],
     ))
 }
 
@@ -261,9 +256,7 @@ pub fn claims() -> Vec<(i64, i64, i32, bool)> {
           FROM async.claim c, unnest(c.task_ids, c.attempts) AS u (task_id, attempt)",
         &[],
     );
-    (0..rows.len)
-        .filter_map(|r| Some((rows.get(r, 1)?, rows.get(r, 2)?, rows.get(r, 3)?, rows.get(r, 4)?)))
-        .collect()
+    (0..rows.len).filter_map(|r| Some((rows.get(r, 1)?, rows.get(r, 2)?, rows.get(r, 3)?, rows.get(r, 4)?))).collect()
 }
 
 pub struct Target {
@@ -324,8 +317,7 @@ pub struct EngineState {
 }
 
 pub fn engine_state() -> EngineState {
-    let rows =
-        run(c"SELECT system_identifier, database_oid, clean_stop, open_low FROM async.engine_state", &[]);
+    let rows = run(c"SELECT system_identifier, database_oid, clean_stop, open_low FROM async.engine_state", &[]);
     EngineState {
         system_identifier: rows.get(0, 1),
         database_oid: rows.get(0, 2),

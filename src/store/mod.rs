@@ -121,8 +121,7 @@ pub fn run(sql: &'static CStr, args: &[Arg]) -> Rows {
     let known = PLANS.with_borrow(|plans| plans.get(&sql.as_ptr()).copied());
     let plan = known.unwrap_or_else(|| prepare(sql, args));
     let mut values: Vec<pg_sys::Datum> = args.iter().map(|a| a.1.unwrap_or(pg_sys::Datum::from(0))).collect();
-    let nulls: Vec<std::ffi::c_char> =
-        args.iter().map(|a| if a.1.is_some() { b' ' as _ } else { b'n' as _ }).collect();
+    let nulls: Vec<std::ffi::c_char> = args.iter().map(|a| if a.1.is_some() { b' ' as _ } else { b'n' as _ }).collect();
     let steady = Planner::steady();
     // SAFETY: the plan was prepared for these argument types; both arrays have one element an argument; we are inside
     // an SPI connection (`SPI_execute_plan` says so otherwise, with an error).

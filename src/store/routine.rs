@@ -20,8 +20,7 @@ pub enum Found {
 pub unsafe fn find(name: &str, types: &[pg_sys::Oid]) -> Found {
     let Some(names) = CString::new(name).ok().and_then(|n| qualified(&n)) else { return Found::Nothing };
     let mut other = None;
-    let mut candidate =
-        pg_sys::FuncnameGetCandidates(names, -1, std::ptr::null_mut(), false, false, false, true);
+    let mut candidate = pg_sys::FuncnameGetCandidates(names, -1, std::ptr::null_mut(), false, false, false, true);
     while !candidate.is_null() {
         let takes = std::slice::from_raw_parts((*candidate).args.as_ptr(), (*candidate).nargs as usize);
         if takes == types {

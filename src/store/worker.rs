@@ -117,8 +117,7 @@ pub fn finish(a: Attempt, started: i64) -> bool {
           WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
         &[arg(a.task_id), arg(a.attempt), time(started)],
     )
-    .len
-        == 1
+    .len == 1
 }
 
 pub fn fail(a: Attempt, started: i64, error: &str, partially_committed: bool) -> bool {
@@ -129,8 +128,7 @@ pub fn fail(a: Attempt, started: i64, error: &str, partially_committed: bool) ->
           WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
         &[arg(a.task_id), arg(a.attempt), time(started), arg(error), arg(partially_committed)],
     )
-    .len
-        == 1
+    .len == 1
 }
 
 pub fn yielded(a: Attempt, started: i64, deadline: i64) -> bool {
@@ -141,8 +139,7 @@ pub fn yielded(a: Attempt, started: i64, deadline: i64) -> bool {
           WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
         &[arg(a.task_id), arg(a.attempt), time(started), arg(deadline)],
     )
-    .len
-        == 1
+    .len == 1
 }
 
 pub fn defer(a: Attempt, started: i64, delay: i64) -> bool {
@@ -153,8 +150,7 @@ pub fn defer(a: Attempt, started: i64, delay: i64) -> bool {
           WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
         &[arg(a.task_id), arg(a.attempt), time(started), arg(delay)],
     )
-    .len
-        == 1
+    .len == 1
 }
 
 /// Whether this very attempt was ended by `flow.finish` from elsewhere, or by the callback's own transaction (it cancelled
@@ -201,8 +197,7 @@ pub fn mark_partially_committed(a: Attempt) {
                       WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
                     &[arg(a.task_id), arg(a.attempt)],
                 )
-                .len
-                    == 1
+                .len == 1
             })
         })
     });

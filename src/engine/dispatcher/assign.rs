@@ -6,6 +6,9 @@ use crate::store::dispatcher as store;
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering::Acquire;
 
+/// What a worker is handed: its slot, the lane, the tasks with their attempts.
+type Batch = (usize, usize, Vec<(i64, i32)>);
+
 /// Without a free place for a worker, look again after this long (microseconds).
 const STARVED: i64 = 1_000_000;
 
@@ -26,7 +29,7 @@ impl Dispatcher {
         if !self.suspects.is_empty() && !self.quarantine_is_over() {
             return false;
         }
-        let mut handed: Vec<(usize, usize, Vec<(i64, i32)>)> = Vec::new();
+        let mut handed: Vec<Batch> = Vec::new();
         let mut held: std::collections::HashMap<usize, usize> = Default::default();
         for lane in self.queue.order() {
             let key = self.queue.lane(lane).key;
@@ -63,7 +66,7 @@ impl Dispatcher {
     }
 
     /// The mark in the table comes first; workers are told when it is committed.
-    fn mark_and_hand(&mut self, handed: Vec<(usize, usize, Vec<(i64, i32)>)>, alone: bool) {
+    fn mark_and_hand(&mut self, handed: Vec<Batch>, alone: bool) {
         self.db();
         let careful = alone || crate::store::now() < self.careful_until;
         if careful {

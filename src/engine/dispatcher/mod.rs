@@ -11,8 +11,8 @@ mod pools;
 mod recovery;
 mod slots;
 
-use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::atomic::Ordering::*;
 
 use pgflow_core::queue::{Key, Queue, Range, State, Task, LOAD};
@@ -224,8 +224,12 @@ impl Dispatcher {
     }
 
     fn has_work(&self) -> bool {
-        !self.candidates.is_empty() || !self.ranges.is_empty() || !self.touched.is_empty()
-            || !self.changed_runs.is_empty() || self.queue.wants_range() || self.database.rebuild.load(Acquire)
+        !self.candidates.is_empty()
+            || !self.ranges.is_empty()
+            || !self.touched.is_empty()
+            || !self.changed_runs.is_empty()
+            || self.queue.wants_range()
+            || self.database.rebuild.load(Acquire)
     }
 
     /// Begins the cycle's transaction if it has none yet.
@@ -466,7 +470,10 @@ impl Dispatcher {
                 refused.entry(("FAILED", why)).or_default().push(row.task_id);
                 continue;
             }
-            let lane = { let key = self.key(&row); self.queue.lane_of(key) };
+            let lane = {
+                let key = self.key(&row);
+                self.queue.lane_of(key)
+            };
             let waits = if row.yielded { row.times_up } else { row.eligible.filter(|at| *at > now) };
             let is_external = self.pools.is_external(&row.target);
             let state = if waits.is_some() || row.yielded || is_external { State::Waiting } else { State::Queued };

@@ -56,7 +56,7 @@ impl Dispatcher {
                 self.careful_until = crate::store::now() + CAREFUL;
             }
         }
-        for (slot, _, handed) in adopted_workers {
+        for (slot, handed) in adopted_workers {
             self.take_over(slot, &handed);
         }
         self.end_transaction();
@@ -103,8 +103,7 @@ impl Dispatcher {
             }
         }
         // Marks of tasks that workers still hold stay until the next start: they cost nothing and say the truth.
-        let held: Vec<i64> =
-            claims.iter().filter(|c| self.slots.holds(c.1, c.2)).map(|c| c.0).collect();
+        let held: Vec<i64> = claims.iter().filter(|c| self.slots.holds(c.1, c.2)).map(|c| c.0).collect();
         store::delete_claims(claims.iter().map(|c| c.0).filter(|c| !held.contains(c)).collect());
     }
 
@@ -122,9 +121,9 @@ impl Dispatcher {
         self.adopted = state.system_identifier.is_none_or(|id| id == system_identifier())
             && state.database_oid.is_none_or(|oid| oid == here);
         if !self.adopted {
-            self.database.last_error.set(
-                "this database was copied or restored: nothing runs until SELECT async.adopt() says that it may",
-            );
+            self.database
+                .last_error
+                .set("this database was copied or restored: nothing runs until SELECT async.adopt() says that it may");
         } else if !was_adopted {
             self.database.last_error.set("");
             self.database.rebuild.store(true, Release);
@@ -166,8 +165,7 @@ impl Dispatcher {
                 ));
                 // Its tasks are looked at again: they fail if the role is gone or may not log in.
                 let queue = &self.queue;
-                let waiting =
-                    queue.find(|t| t.state == State::Queued && queue.lane(t.lane).key.role == left.role);
+                let waiting = queue.find(|t| t.state == State::Queued && queue.lane(t.lane).key.role == left.role);
                 self.touched.extend(waiting);
             }
             for (task_id, attempt) in left.unstarted {

@@ -73,8 +73,8 @@ impl Slots {
         Slots { database, mine: BTreeMap::new(), claims: HashMap::new(), dirty: Vec::new(), pause: HashMap::new() }
     }
 
-    /// Takes over workers that a dispatcher before this one has started: (slot, role, what it holds).
-    pub fn adopt(&mut self) -> Vec<(usize, u32, Vec<(i64, i32)>)> {
+    /// Takes over workers that a dispatcher before this one has started: (slot, what it holds).
+    pub fn adopt(&mut self) -> Vec<(usize, Vec<(i64, i32)>)> {
         let mut adopted = Vec::new();
         let oid = self.database.oid.load(Acquire);
         for (i, w) in shared().workers().iter().enumerate() {
@@ -90,7 +90,7 @@ impl Slots {
                 })
                 .collect();
             let role = w.role.load(Acquire);
-            adopted.push((i, role, handed.iter().map(|h| (h.task_id, h.attempt)).collect()));
+            adopted.push((i, handed.iter().map(|h| (h.task_id, h.attempt)).collect()));
             let asked = crate::store::now();
             self.mine.insert(i, Slot { role, pool: None, lane: None, handed, tail, asked, cancel: None });
         }
@@ -153,8 +153,7 @@ impl Slots {
             .filter(|(i, s)| {
                 let w = worker(**i);
                 let never = w.process.pid() == 0 && now - s.asked > START_TIMEOUT;
-                w.state() == WorkerState::Gone
-                    || (never && w.change_state(WorkerState::Starting, WorkerState::Gone))
+                w.state() == WorkerState::Gone || (never && w.change_state(WorkerState::Starting, WorkerState::Gone))
             })
             .map(|(i, _)| *i)
             .collect();
@@ -203,9 +202,7 @@ impl Slots {
     pub fn hungry(&self, lane: usize, depth: usize) -> Vec<(usize, usize)> {
         self.mine
             .iter()
-            .filter(|(i, s)| {
-                s.lane == Some(lane) && s.cancel.is_none() && worker(**i).state() == WorkerState::Ready
-            })
+            .filter(|(i, s)| s.lane == Some(lane) && s.cancel.is_none() && worker(**i).state() == WorkerState::Ready)
             .filter_map(|(i, s)| {
                 let held = s.handed.len();
                 (held > 0 && held * 2 <= depth).then(|| (*i, depth - held))
