@@ -1,10 +1,13 @@
 # Every target installs what it lacks through scripts/setup.sh, which does nothing when nothing is missing.
-# PG_CONFIG=… chooses the PostgreSQL to build for (default: Debian's PostgreSQL 15).
+# PG_CONFIG=… chooses the PostgreSQL to build for, PG_MAJOR=… another of Debian's (default: Debian's PostgreSQL 15).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint scratch scratch-stop install bench soak sql-reference
 ifdef PG_CONFIG
 export PG_CONFIG
+endif
+ifdef PG_MAJOR
+export PG_MAJOR
 endif
 
 help: ## list the targets

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Benchmarks of the installed extension against pgbench in the same cluster and run. Ratios are to be trusted, absolute
 # figures are this machine's. Settings, by environment (SMOKE=1: all of it in about 20 s, to see that it works):
-#   STEPS=50000 PAIRS=5 WORKERS="1 2" LATENCY=500 COLD=20 CHAIN=100 FAN=1000 LAYERS=14
+#   STEPS=50000 PAIRS=5 WORKERS="1 2" LATENCY=500 COLD=20 CHAIN=100 FAN=1000 LAYERS=14 IDLE=60 (seconds)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
 PATH=$("$PG_CONFIG" --bindir):$PATH
 if [ -n "${SMOKE:-}" ]; then
-  : "${STEPS:=2000}" "${PAIRS:=1}" "${WORKERS:=1 2}" "${LATENCY:=50}" "${COLD:=3}" "${CHAIN:=20}" "${FAN:=100}" "${LAYERS:=5}"
+  : "${STEPS:=2000}" "${PAIRS:=1}" "${WORKERS:=1 2}" "${LATENCY:=50}" "${COLD:=3}" "${CHAIN:=20}" "${FAN:=100}" "${LAYERS:=5}" "${IDLE:=3}"
 else
-  : "${STEPS:=50000}" "${PAIRS:=5}" "${WORKERS:=1 2}" "${LATENCY:=500}" "${COLD:=20}" "${CHAIN:=100}" "${FAN:=1000}" "${LAYERS:=14}"
+  : "${STEPS:=50000}" "${PAIRS:=5}" "${WORKERS:=1 2}" "${LATENCY:=500}" "${COLD:=20}" "${CHAIN:=100}" "${FAN:=1000}" "${LAYERS:=14}" "${IDLE:=60}"
 fi
 
 cluster=bench-$$
@@ -122,3 +122,29 @@ fan=$(best_of_three bench_fan)
 say "  fan-out 1 -> $FAN -> 1: $fan ms = $(divide "$fan" $((FAN + 2)) %.3f) ms a node"
 say "  configure $LAYERS fully connected layers of 2: $(timed "SELECT flow.configure_flow('bench_layers', bench.layers($LAYERS))") ms"
 say "  configure a fan of $((FAN * 10)) nodes: $(timed "SELECT flow.configure_flow('bench_wide', bench.fan($((FAN * 10))))") ms"
+
+# Of our processes: CPU time (clock ticks), context switches; and the WAL position. Autovacuum is off, so that nobody else
+# has anything to do either.
+activity() {
+  local pid
+  for pid in $(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pgflow%' ORDER BY pid"); do
+    awk -v pid="$pid" '{ printf "%s: %d ticks, ", pid, $14 + $15 }' "/proc/$pid/stat"
+    awk '/ctxt_switches/ { n += $2 } END { print n " switches" }' "/proc/$pid/status"
+  done
+  ((IDLE < 30)) || sql -c "SELECT pg_current_wal_lsn()"
+}
+say ""
+setting pgflow.worker_idle_time 100
+setting autovacuum off
+sql -c "VACUUM ANALYZE" -c CHECKPOINT
+sleep 3
+((IDLE < 30)) || sleep 30   # the server itself writes a last record some time after a checkpoint
+before=$(activity)
+sleep "$IDLE"
+after=$(activity)
+if [ "$before" = "$after" ]; then
+  say "Idle for $IDLE s: no CPU time, no context switch, no WAL ($(grep -c ticks <<<"$before") processes of ours)"
+else
+  say "Idle for $IDLE s: NOT idle"
+  diff <(echo "$before") <(echo "$after") | sed 's/^/  /' || true
+fi

@@ -19,7 +19,7 @@ check() { # name, command
 
 sources() { git ls-files --cached --others --exclude-standard -- "$@" | while read -r file; do [ ! -f "$file" ] || echo "$file"; done; }
 
-fmt() { cargo fmt --all --check; }
+fmt() { cargo fmt --all --check -- --color never; }
 
 # With the release profile, so that the bindings are not made a second time.
 clippy() {

@@ -6,7 +6,7 @@
 #   unit     what needs no PostgreSQL: cargo test of core/
 #   sql      tests/sql/*.sql, self-checking, each in a fresh database of a scratch cluster
 #   server   the crate in tests/: integration, property, mutation and crash tests, with clusters of its own
-#   scripts  the demo and a short benchmark, end to end
+#   scripts  the demo, the README's first flow and a short benchmark, end to end
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
@@ -75,11 +75,22 @@ server() {
   cargo_layer server -p pgflow-tests
 }
 
+# The README's first flow, as it stands there, run by an ordinary role.
+first_flow() {
+  local connection
+  connection=$(scripts/scratch.sh start "$cluster") || return
+  eval "$connection"
+  "$bin/psql" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE alice LOGIN IN ROLE flow_user" -c "GRANT CREATE ON SCHEMA public TO alice" || return
+  sed -n '/^CREATE TABLE day_total/,/^```/{/^```/d;p}' README.md >"$work/first_flow.sql"
+  PGUSER=alice "$bin/psql" -Xq -v ON_ERROR_STOP=1 -f "$work/first_flow.sql" >"$work/first_flow.out" &&
+    grep -qE 'extract *\| Finished *\| +31' "$work/first_flow.out"
+}
+
 scripts() {
-  section "scripts: the demo and a short benchmark"
+  section "scripts: the demo, the README's first flow, a short benchmark"
   local what
-  for what in demo/run.sh benches/run.sh; do
-    if PACE=0.1 SCRATCH=$cluster SMOKE=1 timeout 300 "$what" >"$work/script.out" 2>&1 </dev/null; then
+  for what in demo/run.sh first_flow benches/run.sh; do
+    if (PACE=0.1 SCRATCH=$cluster SMOKE=1 "$what") >"$work/script.out" 2>&1 </dev/null; then
       printf 'ok      %s\n' "$what"
       count 0 "$what"
     else

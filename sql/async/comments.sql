@@ -14,7 +14,7 @@ COMMENT ON COLUMN async.control.self_connection_string IS 'Kept for users of the
 COMMENT ON COLUMN async.control.self_concurrency IS 'As configured; it is the max_concurrency of target "local".';
 COMMENT ON COLUMN async.control.default_timeout IS 'Time-out of tasks that have none of their own nor from their target; null: none.';
 COMMENT ON COLUMN async.control.default_concurrency_pool_workers IS 'Size of pools that are not configured.';
-COMMENT ON COLUMN async.control.task_keep_duration IS 'How long history is kept; null: for ever.';
+COMMENT ON COLUMN async.control.task_keep_duration IS 'How long history is kept; null: as pgflow.keep_runs_for says.';
 COMMENT ON COLUMN async.control.advisory_mutex_id IS 'Kept for users of the SQL original, not used.';
 COMMENT ON COLUMN async.control.debug_log IS 'Whether async.log(''DEBUG'', …) is recorded.';
 COMMENT ON COLUMN async.control.paused IS 'No task starts: async.pause, async.resume.';

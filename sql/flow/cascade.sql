@@ -1,5 +1,8 @@
 -- The graph's heart: which nodes have ended, what that opens, skips or ends below them, and when a run is done.
 -- Set-based; never called by users; see docs/architecture.md for the lock order.
+--
+-- "LATERAL (… OFFSET 0)" keeps the planner from choosing an order of joins: these statements are planned once, perhaps
+-- when the tables were empty, and must look up every row by its whole key whatever they hold later.
 
 -- What a decision means for the engine:
 -- A tasks to queue: ids task_low..task_high of (flow_id, node_no)
@@ -24,11 +27,13 @@ BEGIN
              coalesce(g.asynchronous_finish, false) AND NOT n.synchronous AS asynchronous_finish,
              coalesce(g.concurrency_track_yielded, false) AS track_yielded,
              CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END AS concurrency_pool
-      FROM unnest(_flow_ids, _node_nos) AS o (flow_id, node_no)
-      JOIN flow.flow r ON r.flow_id = o.flow_id
-      JOIN flow.definition d ON d.definition_id = r.definition_id
-      JOIN flow.definition_node n ON n.definition_id = r.definition_id AND n.node_no = o.node_no
-      LEFT JOIN async.target g ON g.target = coalesce(n.target, 'local')
+      FROM unnest(_flow_ids, _node_nos) AS o (flow_id, node_no),
+           LATERAL (SELECT * FROM flow.flow x WHERE x.flow_id = o.flow_id OFFSET 0) r,
+           LATERAL (SELECT x.concurrency_group_routine FROM flow.definition x
+                    WHERE x.definition_id = r.definition_id OFFSET 0) d,
+           LATERAL (SELECT * FROM flow.definition_node x
+                    WHERE x.definition_id = r.definition_id AND x.node_no = o.node_no OFFSET 0) n
+           LEFT JOIN async.target g ON g.target = coalesce(n.target, 'local')
       ORDER BY o.flow_id, o.node_no),
     pushed AS (
       INSERT INTO async.task (task_id, target, priority, run_as, flow_id, node_no, is_step, asynchronous_finish,
@@ -46,37 +51,47 @@ $$;
 COMMENT ON FUNCTION flow.insert_node_tasks IS 'Internal: inserts the own tasks of nodes that were opened.';
 
 -- Makes the steps of a node ready whose own task has finished (or that has none): the static ones of its definition, and
--- those that were pushed before it started. Returns A effects.
-CREATE FUNCTION flow.release_steps(_flow_id BIGINT, _node_no INT)
+-- those that were pushed before it opened. _own_task: the node's own task or null; what was pushed before has lower ids,
+-- and a push that overtook the opening is released by the dispatcher when it arrives. Returns A effects.
+CREATE FUNCTION flow.release_steps(_flow_id BIGINT, _node_no INT, _own_task BIGINT)
 RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _static JSONB[];
+  _held BIGINT[];
   _low BIGINT;
   _high BIGINT;
 BEGIN
+  -- Before the static ones are added: those are not held.
+  _held := array(
+    SELECT s.task_id FROM flow.flow_step s
+    WHERE s.flow_id = _flow_id AND s.node_no = _node_no AND (_own_task IS NULL OR s.task_id < _own_task));
   SELECT array(SELECT jsonb_array_elements(n.steps)) INTO _static
   FROM flow.flow r JOIN flow.definition_node n ON n.definition_id = r.definition_id AND n.node_no = _node_no
   WHERE r.flow_id = _flow_id AND n.steps IS NOT NULL;
-  IF _static IS NOT NULL AND cardinality(_static) > 0 THEN
+  IF cardinality(_static) > 0 THEN
     SELECT i.task_low, i.task_high INTO _low, _high FROM flow.insert_steps(_flow_id, _node_no, _static, false) i;
     IF _low IS NOT NULL THEN
       RETURN NEXT ROW('A', _flow_id, _node_no, _low, _high, NULL)::flow.effect_t;
     END IF;
   END IF;
-  WITH held AS (
-    UPDATE async.task t SET eligible_when = NULL
-    FROM flow.flow_step s
-    WHERE s.flow_id = _flow_id AND s.node_no = _node_no AND t.task_id = s.task_id
-      AND t.eligible_when = 'infinity' AND t.processed IS NULL
-    RETURNING t.task_id)
-  SELECT min(held.task_id), max(held.task_id) INTO _low, _high FROM held;
-  IF _low IS NOT NULL THEN
-    RETURN NEXT ROW('A', _flow_id, _node_no, _low, _high, NULL)::flow.effect_t;
+  IF cardinality(_held) > 0 THEN
+    SELECT min(r), max(r) INTO _low, _high FROM flow.release_held(_held) r;
+    IF _low IS NOT NULL THEN
+      RETURN NEXT ROW('A', _flow_id, _node_no, _low, _high, NULL)::flow.effect_t;
+    END IF;
   END IF;
 END
 $$;
 COMMENT ON FUNCTION flow.release_steps IS
-  'Internal: makes the static steps of a node and those pushed before it started ready to run.';
+  'Internal: makes the static steps of a node and those pushed before it opened ready to run.';
+
+CREATE FUNCTION flow.release_held(_task_ids BIGINT[]) RETURNS SETOF BIGINT
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE async.task t SET eligible_when = NULL
+  WHERE t.task_id = ANY (_task_ids) AND t.eligible_when = 'infinity' AND t.processed IS NULL
+  RETURNING t.task_id;
+$$;
+COMMENT ON FUNCTION flow.release_held IS 'Internal: steps that were held may run; returns them.';
 
 -- Opens nodes whose parents have all ended, and follows what ends at once. _flow_ids/_node_nos: nodes that have just
 -- ended; their children are counted down. The caller holds the lock on the runs' rows.
@@ -100,10 +115,12 @@ BEGIN
     WITH hit AS (
       SELECT e.flow_id, d.node_no, count(*)::int AS parents,
              min(p.node) FILTER (WHERE p.state IN ('E', 'K', 'C', 'T') AND NOT d.continue_on_failure) AS blocked_by
-      FROM unnest(_ended_flows, _ended_nodes) AS e (flow_id, node_no)
-      JOIN flow.flow r ON r.flow_id = e.flow_id
-      JOIN flow.flow_node p ON p.flow_id = e.flow_id AND p.node_no = e.node_no
-      JOIN flow.definition_edge d ON d.definition_id = r.definition_id AND d.parent_no = e.node_no
+      FROM unnest(_ended_flows, _ended_nodes) AS e (flow_id, node_no),
+           LATERAL (SELECT x.definition_id FROM flow.flow x WHERE x.flow_id = e.flow_id OFFSET 0) r,
+           LATERAL (SELECT x.node, x.state FROM flow.flow_node x
+                    WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) p,
+           LATERAL (SELECT x.node_no, x.continue_on_failure FROM flow.definition_edge x
+                    WHERE x.definition_id = r.definition_id AND x.parent_no = e.node_no OFFSET 0) d
       GROUP BY e.flow_id, d.node_no),
     counted AS (
       UPDATE flow.flow_node c
@@ -122,10 +139,12 @@ BEGIN
         RETURN QUERY SELECT * FROM flow.insert_node_tasks(_open_flows, _open_nodes);
       END IF;
       FOR _stepping IN
-        SELECT n.flow_id, n.node_no FROM flow.flow_node n
-        WHERE (n.flow_id, n.node_no) IN (SELECT * FROM unnest(_ready_flows, _ready_nodes)) AND n.state = 'S'
+        SELECT n.flow_id, n.node_no
+        FROM unnest(_ready_flows, _ready_nodes) AS r (flow_id, node_no),
+             LATERAL (SELECT x.flow_id, x.node_no FROM flow.flow_node x
+                      WHERE x.flow_id = r.flow_id AND x.node_no = r.node_no AND x.state = 'S' OFFSET 0) n
       LOOP
-        RETURN QUERY SELECT * FROM flow.release_steps(_stepping.flow_id, _stepping.node_no);
+        RETURN QUERY SELECT * FROM flow.release_steps(_stepping.flow_id, _stepping.node_no, NULL);
       END LOOP;
     END IF;
   END LOOP;
@@ -155,11 +174,12 @@ BEGIN
                               FOR UPDATE SKIP LOCKED) THEN 'S'
              ELSE 'F'
            END AS state
-    FROM unnest(_flow_ids, _node_nos) AS r (flow_id, node_no)
-    JOIN flow.flow_node c ON c.flow_id = r.flow_id AND c.node_no = r.node_no
-    JOIN flow.flow f ON f.flow_id = c.flow_id
-    JOIN flow.definition_node n ON n.definition_id = f.definition_id AND n.node_no = c.node_no
-    WHERE c.state = 'W'),
+    FROM unnest(_flow_ids, _node_nos) AS r (flow_id, node_no),
+         LATERAL (SELECT * FROM flow.flow_node x
+                  WHERE x.flow_id = r.flow_id AND x.node_no = r.node_no AND x.state = 'W' OFFSET 0) c,
+         LATERAL (SELECT x.definition_id FROM flow.flow x WHERE x.flow_id = r.flow_id OFFSET 0) f,
+         LATERAL (SELECT x.empty, x.steps FROM flow.definition_node x
+                  WHERE x.definition_id = f.definition_id AND x.node_no = r.node_no OFFSET 0) n),
   changed AS (
     UPDATE flow.flow_node c
     SET state = v.state,
@@ -188,8 +208,9 @@ BEGIN
              (count(*) FILTER (WHERE n.state IN ('E', 'K', 'C', 'T')))::int AS failed,
              (array_agg(n.node || ': ' || n.error ORDER BY n.ended, n.node_no)
                FILTER (WHERE n.state IN ('E', 'T')))[1] AS error
-      FROM unnest(_flow_ids, _node_nos) AS e (flow_id, node_no)
-      JOIN flow.flow_node n ON n.flow_id = e.flow_id AND n.node_no = e.node_no
+      FROM unnest(_flow_ids, _node_nos) AS e (flow_id, node_no),
+           LATERAL (SELECT x.node_no, x.node, x.state, x.error, x.ended FROM flow.flow_node x
+                    WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) n
       GROUP BY e.flow_id),
     counted AS (
       UPDATE flow.flow r
@@ -253,7 +274,7 @@ BEGIN
   END IF;
   FOR _node IN SELECT n.node_no FROM flow.flow_node n
                WHERE n.flow_id = _flow_id AND n.state = 'S' AND n.task_id IS NULL AND n.parents_open = 0 LOOP
-    _effects := _effects || array(SELECT e FROM flow.release_steps(_flow_id, _node) e);
+    _effects := _effects || array(SELECT e FROM flow.release_steps(_flow_id, _node, NULL) e);
   END LOOP;
   _effects := _effects || array(SELECT e FROM flow.propagate(_opened.ended_flows, _opened.ended_nodes) e);
   PERFORM flow.announce_effects(_effects);
@@ -289,15 +310,19 @@ BEGIN
            d.node_timeout, t.processed AS own_ended, t.failed AS own_failed, t.finish_status AS own_status,
            t.processing_error AS own_error, t.first_consumed,
            s.processed IS NOT NULL AND s.failed AS step_failed, s.finish_status AS step_status,
-           s.processing_error AS step_error, s.task_data AS step_arguments
+           s.processing_error AS step_error, s.task_data AS step_arguments,
+           d.steps IS NOT NULL
+             OR EXISTS (SELECT FROM flow.flow_step x WHERE x.flow_id = c.flow_id AND x.node_no = c.node_no) AS has_steps
     FROM (SELECT c.flow_id, c.node_no, min(c.task_id) AS task_id
           FROM unnest(_flow_ids, _node_nos, _failed_tasks) AS c (flow_id, node_no, task_id)
           WHERE c.flow_id = ANY (_locked) GROUP BY c.flow_id, c.node_no) c
-    JOIN flow.flow r ON r.flow_id = c.flow_id
-    JOIN flow.flow_node n ON n.flow_id = c.flow_id AND n.node_no = c.node_no AND n.state IN ('O', 'S')
-    JOIN flow.definition_node d ON d.definition_id = r.definition_id AND d.node_no = n.node_no
-    LEFT JOIN async.task t ON t.task_id = n.task_id
-    LEFT JOIN async.task s ON s.task_id = c.task_id
+    CROSS JOIN LATERAL (SELECT x.definition_id FROM flow.flow x WHERE x.flow_id = c.flow_id OFFSET 0) r
+    CROSS JOIN LATERAL (SELECT * FROM flow.flow_node x
+                        WHERE x.flow_id = c.flow_id AND x.node_no = c.node_no AND x.state IN ('O', 'S') OFFSET 0) n
+    CROSS JOIN LATERAL (SELECT * FROM flow.definition_node x
+                        WHERE x.definition_id = r.definition_id AND x.node_no = c.node_no OFFSET 0) d
+    LEFT JOIN LATERAL (SELECT * FROM async.task x WHERE x.task_id = n.task_id OFFSET 0) t ON true
+    LEFT JOIN LATERAL (SELECT * FROM async.task x WHERE x.task_id = c.task_id OFFSET 0) s ON true
     ORDER BY n.flow_id, n.node_no
   LOOP
     _state := NULL;
@@ -308,16 +333,16 @@ BEGIN
     ELSIF _node.step_failed AND _node.all_steps_must_complete THEN
       _state := CASE _node.step_status WHEN 'TIMED_OUT' THEN 'T' ELSE 'E' END;
       _error := format('step %s failed: %s', _node.step_arguments, _node.step_error);
-    ELSIF _node.state = 'O' AND _node.own_ended IS NOT NULL THEN
+    ELSIF _node.state = 'O' AND _node.own_ended IS NULL THEN
+      CONTINUE;   -- its own task is open
+    ELSIF _node.state = 'O' AND _node.has_steps THEN
       UPDATE flow.flow_node n SET state = 'S', times_up = _node.first_consumed + _node.node_timeout
       WHERE n.flow_id = _node.flow_id AND n.node_no = _node.node_no;
-      RETURN QUERY SELECT * FROM flow.release_steps(_node.flow_id, _node.node_no);
+      RETURN QUERY SELECT * FROM flow.release_steps(_node.flow_id, _node.node_no, _node.task_id);
       IF _node.node_timeout IS NOT NULL THEN
         RETURN NEXT ROW('T', _node.flow_id, _node.node_no, NULL, NULL,
                         _node.first_consumed + _node.node_timeout)::flow.effect_t;
       END IF;
-    ELSIF _node.state = 'O' THEN
-      CONTINUE;   -- its own task is open
     END IF;
 
     IF _state IS NULL THEN
@@ -329,10 +354,12 @@ BEGIN
         RETURN NEXT ROW('R', _node.flow_id, _node.node_no, NULL, NULL, NULL)::flow.effect_t;
         CONTINUE;
       END IF;
+      -- OFFSET 0: one look-up by key a step, whatever the statistics say.
       SELECT count(*) FILTER (WHERE t.processed IS NULL) AS open,
-             min(t.task_id) FILTER (WHERE t.failed) AS failed
+             min(s.task_id) FILTER (WHERE t.failed) AS failed
       INTO _steps
-      FROM flow.flow_step s JOIN async.task t ON t.task_id = s.task_id
+      FROM flow.flow_step s,
+           LATERAL (SELECT t.processed, t.failed FROM async.task t WHERE t.task_id = s.task_id OFFSET 0) t
       WHERE s.flow_id = _node.flow_id AND s.node_no = _node.node_no;
       IF _steps.failed IS NOT NULL AND _node.all_steps_must_complete THEN
         SELECT CASE t.finish_status WHEN 'TIMED_OUT' THEN 'T' ELSE 'E' END,

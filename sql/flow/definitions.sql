@@ -204,12 +204,14 @@ RETURNS SETOF RECORD LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp A
     SELECT coalesce(array_agg(o.node ORDER BY o.node_no), '{}') AS parents,
       coalesce(array_agg(o.node ORDER BY o.node_no) FILTER (WHERE e.continue_on_failure), '{}') AS continue_on_failure
     FROM flow.definition_edge e
-    JOIN flow.definition_node o ON o.definition_id = e.definition_id AND o.node_no = e.parent_no
+    CROSS JOIN LATERAL (SELECT x.node, x.node_no FROM flow.definition_node x
+      WHERE x.definition_id = e.definition_id AND x.node_no = e.parent_no OFFSET 0) o
     WHERE e.definition_id = n.definition_id AND e.node_no = n.node_no) p
   CROSS JOIN LATERAL (
     SELECT coalesce(array_agg(o.node ORDER BY o.node_no), '{}') AS children
     FROM flow.definition_edge e
-    JOIN flow.definition_node o ON o.definition_id = e.definition_id AND o.node_no = e.node_no
+    CROSS JOIN LATERAL (SELECT x.node, x.node_no FROM flow.definition_node x
+      WHERE x.definition_id = e.definition_id AND x.node_no = e.node_no OFFSET 0) o
     WHERE e.definition_id = n.definition_id AND e.parent_no = n.node_no) c
   WHERE f.flow = _flow
   ORDER BY n.rank, n.node_no;

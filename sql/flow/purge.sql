@@ -1,6 +1,7 @@
 -- What has ended and is old goes, a bounded amount a call. The dispatcher calls these; nobody else has a need to.
 
--- Deletes up to _limit finished runs, oldest first, that are older than _keep or beyond the newest _keep_runs, with all
+-- Deletes up to _limit finished runs, oldest first, that are older than _keep (control.task_keep_duration, where set, goes
+-- before it) or beyond the newest _keep_runs, with all
 -- that belongs to them. Returns how many runs it has deleted or begun to delete: call again while it is not 0.
 CREATE FUNCTION flow.purge(_keep INTERVAL, _keep_runs BIGINT, _limit INT) RETURNS BIGINT
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -8,9 +9,11 @@ DECLARE
   -- Steps deleted in one call at most: a run with more of them takes several.
   _budget CONSTANT INT := 50000;
   _runs   BIGINT[];
+  _empty  BIGINT[];
   _tasks  BIGINT[];
   _beyond BIGINT;
 BEGIN
+  _keep := coalesce((SELECT c.task_keep_duration FROM async.control c), _keep);
   IF _keep_runs IS NOT NULL THEN
     SELECT f.flow_id INTO _beyond
     FROM flow.flow f WHERE f.processed IS NOT NULL ORDER BY f.flow_id DESC OFFSET _keep_runs LIMIT 1;
@@ -25,8 +28,8 @@ BEGIN
         FROM (SELECT x.flow_id, x.processed, x.parent_flow_id FROM flow.flow x WHERE x.processed IS NOT NULL
               ORDER BY x.flow_id LIMIT 10000) o
         WHERE (o.processed < clock_timestamp() - _keep OR o.flow_id <= _beyond)
-          AND NOT EXISTS (SELECT FROM flow.flow p WHERE p.flow_id = o.parent_flow_id AND p.processed IS NULL)
-          AND NOT EXISTS (SELECT FROM flow.flow c WHERE c.parent_flow_id = o.flow_id AND c.processed IS NULL)
+          AND NOT EXISTS (SELECT FROM flow.flow p WHERE p.flow_id = o.parent_flow_id AND p.processed IS NULL OFFSET 0)
+          AND NOT EXISTS (SELECT FROM flow.flow c WHERE c.parent_flow_id = o.flow_id AND c.processed IS NULL OFFSET 0)
         ORDER BY o.flow_id LIMIT _limit)
       AND f.processed IS NOT NULL
     ORDER BY f.flow_id
@@ -41,18 +44,15 @@ BEGIN
     SELECT array_agg(s.task_id) INTO _tasks FROM steps s;
     PERFORM flow.delete_tasks(_tasks);
     -- Runs that still have steps are left for the next call.
-    SELECT array_agg(n.task_id) INTO _tasks
-    FROM flow.flow_node n
-    WHERE n.task_id IS NOT NULL AND n.flow_id IN (
+    _empty := ARRAY(
       SELECT r.flow_id FROM unnest(_runs) AS r(flow_id)
-      WHERE NOT EXISTS (SELECT FROM flow.flow_step s WHERE s.flow_id = r.flow_id));
-    PERFORM flow.delete_tasks(_tasks);
+      WHERE NOT EXISTS (SELECT FROM flow.flow_step s WHERE s.flow_id = r.flow_id OFFSET 0));
     WITH gone AS (
-      DELETE FROM flow.flow f
-      WHERE f.flow_id = ANY (_runs) AND NOT EXISTS (SELECT FROM flow.flow_step s WHERE s.flow_id = f.flow_id)
-      RETURNING f.flow_id
+      DELETE FROM flow.flow_node n WHERE n.flow_id = ANY (_empty) RETURNING n.task_id
     )
-    DELETE FROM flow.flow_node n USING gone g WHERE n.flow_id = g.flow_id;
+    SELECT array_agg(g.task_id) FILTER (WHERE g.task_id IS NOT NULL) INTO _tasks FROM gone g;
+    PERFORM flow.delete_tasks(_tasks);
+    DELETE FROM flow.flow f WHERE f.flow_id = ANY (_empty);
   END IF;
   PERFORM flow.purge_definitions(_limit);
   RETURN coalesce(cardinality(_runs), 0);
@@ -64,9 +64,16 @@ COMMENT ON FUNCTION flow.purge IS
   'it is not 0.';
 
 CREATE FUNCTION flow.delete_tasks(_task_ids BIGINT[]) RETURNS VOID
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  DELETE FROM async.task_log l USING unnest(_task_ids) AS u(task_id) WHERE l.task_id = u.task_id;
-  DELETE FROM async.task t USING unnest(_task_ids) AS u(task_id) WHERE t.task_id = u.task_id;
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _piece BIGINT[];
+BEGIN
+  FOR _at IN 1 .. coalesce(cardinality(_task_ids), 0) BY 1000 LOOP
+    _piece := _task_ids[_at : _at + 999];
+    DELETE FROM async.task_log l WHERE l.task_id = ANY (_piece);
+    DELETE FROM async.task t WHERE t.task_id = ANY (_piece);
+  END LOOP;
+END
 $$;
 COMMENT ON FUNCTION flow.delete_tasks IS 'Internal: deletes tasks with their log.';
 
@@ -107,6 +114,7 @@ DECLARE
   _ids    BIGINT[] := '{}';
   _found  BIGINT[];
 BEGIN
+  _keep := coalesce((SELECT c.task_keep_duration FROM async.control c), _keep);
   IF _keep_tasks IS NOT NULL THEN
     -- Where the newest rows hold fewer than _keep_tasks of them, none of those seen is beyond.
     SELECT n.task_id INTO _beyond
@@ -142,7 +150,7 @@ BEGIN
     FROM (SELECT x.ctid AS at_row, x.task_id, x.at FROM async.task_log x
           ORDER BY x.task_id, x.attempt, x.seq LIMIT _window) o
     WHERE o.at < clock_timestamp() - coalesce(_keep, INTERVAL '7 days')
-      AND NOT EXISTS (SELECT FROM async.task t WHERE t.task_id = o.task_id)
+      AND NOT EXISTS (SELECT FROM async.task t WHERE t.task_id = o.task_id OFFSET 0)
     LIMIT _limit));
   DELETE FROM async.server_log s
   WHERE s.server_log_id IN (

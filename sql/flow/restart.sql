@@ -50,6 +50,7 @@ DECLARE
     SELECT n.node_no FROM flow.flow_node n WHERE n.flow_id = _flow_id AND n.state::"char" IN ('E', 'T', 'C', 'K'));
   _below   INT[];
   _resumed INT[];
+  _unfinished INT[];
 BEGIN
   IF _failed = '{}' THEN
     RAISE NOTICE 'nothing in run % has failed', _flow_id;
@@ -58,19 +59,22 @@ BEGIN
   -- Everything strictly below something that failed runs from its beginning.
   _below := flow.extend_selection(_run.definition_id, ARRAY(
     SELECT DISTINCT e.node_no FROM flow.definition_edge e
-    WHERE e.definition_id = _run.definition_id AND e.parent_no IN (SELECT unnest(_failed))), false, true);
+    WHERE e.definition_id = _run.definition_id AND (e.parent_no IN (SELECT unnest(_failed))) IS TRUE), false, true);
   -- A node whose own part was done (or that has none) and that only steps made fail goes on with those steps.
+  _unfinished := ARRAY(
+    SELECT DISTINCT s.node_no
+    FROM flow.flow_step s
+    CROSS JOIN LATERAL (SELECT x.finish_status FROM async.task x WHERE x.task_id = s.task_id OFFSET 0) t
+    WHERE s.flow_id = _flow_id AND t.finish_status IS DISTINCT FROM 'FINISHED');
   _resumed := ARRAY(
     SELECT n.node_no
     FROM flow.flow_node n
-    JOIN flow.definition_node dn ON dn.definition_id = _run.definition_id AND dn.node_no = n.node_no
-    LEFT JOIN async.task t ON t.task_id = n.task_id
+    CROSS JOIN LATERAL (SELECT x.empty FROM flow.definition_node x
+      WHERE x.definition_id = _run.definition_id AND x.node_no = n.node_no OFFSET 0) d
+    LEFT JOIN LATERAL (SELECT x.finish_status FROM async.task x WHERE x.task_id = n.task_id OFFSET 0) t ON true
     WHERE n.flow_id = _flow_id AND n.state::"char" IN ('E', 'T', 'C')
-      AND CASE WHEN dn.empty THEN n.opened IS NOT NULL ELSE t.finish_status = 'FINISHED' END
-      AND n.node_no NOT IN (SELECT unnest(_below))
-      AND EXISTS (
-        SELECT FROM flow.flow_step s JOIN async.task st ON st.task_id = s.task_id
-        WHERE s.flow_id = _flow_id AND s.node_no = n.node_no AND st.finish_status IS DISTINCT FROM 'FINISHED'));
+      AND CASE WHEN d.empty THEN n.opened IS NOT NULL ELSE t.finish_status = 'FINISHED' END
+      AND (n.node_no IN (SELECT unnest(_unfinished))) IS TRUE AND n.node_no NOT IN (SELECT unnest(_below)));
   PERFORM flow.resume_nodes(_flow_id, _resumed);
   PERFORM flow.reset_nodes(_flow_id, ARRAY(
     SELECT unnest(_failed) UNION SELECT unnest(_below) EXCEPT SELECT unnest(_resumed)));
@@ -100,41 +104,49 @@ $$;
 COMMENT ON FUNCTION flow.require_ended IS 'Internal: locks an ended run that can run again; raises otherwise.';
 
 -- Makes nodes wait as if they had never run. Their steps and tasks go; what was logged about the tasks stays.
+-- "IS TRUE" keeps the membership tests hashed ones, and no join is left to the planner: see flow.open_tasks.
 CREATE FUNCTION flow.reset_nodes(_flow_id BIGINT, _nodes INT[]) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _definition_id BIGINT := (SELECT f.definition_id FROM flow.flow f WHERE f.flow_id = _flow_id);
+  _tasks         BIGINT[];
 BEGIN
   PERFORM FROM flow.flow_node n
-  WHERE n.flow_id = _flow_id AND n.node_no IN (SELECT unnest(_nodes)) ORDER BY n.node_no FOR UPDATE;
+  WHERE n.flow_id = _flow_id AND (n.node_no IN (SELECT unnest(_nodes))) IS TRUE ORDER BY n.node_no FOR UPDATE;
 
   WITH steps AS (
-    DELETE FROM flow.flow_step s WHERE s.flow_id = _flow_id AND s.node_no IN (SELECT unnest(_nodes)) RETURNING s.task_id
+    DELETE FROM flow.flow_step s
+    WHERE s.flow_id = _flow_id AND (s.node_no IN (SELECT unnest(_nodes))) IS TRUE RETURNING s.task_id
   )
-  DELETE FROM async.task t WHERE t.task_id IN (
+  SELECT array_agg(k.task_id ORDER BY k.task_id) INTO _tasks
+  FROM (
     SELECT s.task_id FROM steps s
     UNION ALL
     SELECT n.task_id FROM flow.flow_node n
-    WHERE n.flow_id = _flow_id AND n.node_no IN (SELECT unnest(_nodes)) AND n.task_id IS NOT NULL);
+    WHERE n.flow_id = _flow_id AND (n.node_no IN (SELECT unnest(_nodes))) IS TRUE AND n.task_id IS NOT NULL) k;
+  FOR _at IN 1 .. coalesce(cardinality(_tasks), 0) BY 1000 LOOP
+    DELETE FROM async.task t WHERE t.task_id = ANY (_tasks[_at : _at + 999]);
+  END LOOP;
 
-  WITH reset AS (
-    SELECT u.node_no FROM unnest(_nodes) AS u(node_no)
-  ), parents AS (
-    -- Of parents that stay as they ended, only the outcome counts.
-    SELECT e.node_no, count(*) FILTER (WHERE r.node_no IS NOT NULL OR p.state::"char" IN ('W', 'O', 'S')) AS open,
-      min(p.node) FILTER (WHERE r.node_no IS NULL AND NOT e.continue_on_failure
-        AND p.state::"char" IN ('E', 'T', 'C', 'K')) AS blocked_by
-    FROM flow.definition_edge e
-    JOIN flow.flow_node p ON p.flow_id = _flow_id AND p.node_no = e.parent_no
-    LEFT JOIN reset r ON r.node_no = e.parent_no
-    WHERE e.definition_id = _definition_id AND e.node_no IN (SELECT x.node_no FROM reset x)
-    GROUP BY e.node_no
-  )
   UPDATE flow.flow_node n
-  SET state = 'W', parents_open = coalesce(p.open, 0), blocked_by = p.blocked_by, task_id = NULL,
-    concurrency_pool = NULL, opened = NULL, ended = NULL, times_up = NULL, error = NULL
-  FROM reset r LEFT JOIN parents p USING (node_no)
-  WHERE n.flow_id = _flow_id AND n.node_no = r.node_no;
+  SET state = 'W', parents_open = 0, blocked_by = NULL, task_id = NULL, concurrency_pool = NULL, opened = NULL,
+    ended = NULL, times_up = NULL, error = NULL
+  WHERE n.flow_id = _flow_id AND (n.node_no IN (SELECT unnest(_nodes))) IS TRUE;
+  -- Of parents that stay as they ended, only the outcome counts.
+  WITH parents AS MATERIALIZED (
+    SELECT e.node_no, count(*) FILTER (WHERE p.state IN ('W', 'O', 'S')) AS open,
+      min(p.node) FILTER (WHERE p.state IN ('E', 'T', 'C', 'K') AND NOT e.continue_on_failure) AS blocked_by
+    FROM flow.definition_edge e
+    CROSS JOIN LATERAL (SELECT x.node, x.state::"char" AS state FROM flow.flow_node x
+      WHERE x.flow_id = _flow_id AND x.node_no = e.parent_no OFFSET 0) p
+    WHERE e.definition_id = _definition_id AND (e.node_no IN (SELECT unnest(_nodes))) IS TRUE
+    GROUP BY e.node_no
+  ), placed AS MATERIALIZED (
+    SELECT p.open, p.blocked_by, n.at FROM parents p
+    CROSS JOIN LATERAL (SELECT x.ctid AS at FROM flow.flow_node x
+      WHERE x.flow_id = _flow_id AND x.node_no = p.node_no OFFSET 0) n
+  )
+  UPDATE flow.flow_node n SET parents_open = p.open, blocked_by = p.blocked_by FROM placed p WHERE n.ctid = p.at;
 END
 $$;
 COMMENT ON FUNCTION flow.reset_nodes IS
@@ -144,31 +156,33 @@ COMMENT ON FUNCTION flow.reset_nodes IS
 CREATE FUNCTION flow.resume_nodes(_flow_id BIGINT, _nodes INT[]) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  _again RECORD;
+  _definition_id BIGINT := (SELECT f.definition_id FROM flow.flow f WHERE f.flow_id = _flow_id);
+  _again         RECORD;
 BEGIN
   UPDATE flow.flow_node n
-  SET state = 'S', ended = NULL, error = NULL, times_up = clock_timestamp() + dn.node_timeout
-  FROM flow.flow f JOIN flow.definition_node dn USING (definition_id)
-  WHERE f.flow_id = _flow_id AND n.flow_id = _flow_id AND dn.node_no = n.node_no
-    AND n.node_no IN (SELECT unnest(_nodes));
+  SET state = 'S', ended = NULL, error = NULL, times_up = clock_timestamp() + (
+    SELECT d.node_timeout FROM flow.definition_node d WHERE d.definition_id = _definition_id AND d.node_no = n.node_no)
+  WHERE n.flow_id = _flow_id AND (n.node_no IN (SELECT unnest(_nodes))) IS TRUE;
 
   FOR _again IN
-    WITH again AS (
+    SELECT s.node_no, array_agg(s.task_id ORDER BY s.task_id) AS task_ids
+    FROM flow.flow_step s
+    CROSS JOIN LATERAL (SELECT x.finish_status FROM async.task x WHERE x.task_id = s.task_id OFFSET 0) t
+    WHERE s.flow_id = _flow_id AND (s.node_no IN (SELECT unnest(_nodes))) IS TRUE
+      AND t.finish_status IS DISTINCT FROM 'FINISHED'
+    GROUP BY s.node_no
+  LOOP
+    FOR _at IN 1 .. cardinality(_again.task_ids) BY 1000 LOOP
       UPDATE async.task t
       SET processed = NULL, finish_status = NULL, failed = NULL, processing_error = NULL, consumed = NULL,
         first_consumed = NULL, yielded = NULL, eligible_when = NULL, times_up = NULL, crashes = 0, suspect = false,
         partially_committed = false
-      FROM flow.flow_step s
-      WHERE s.flow_id = _flow_id AND s.node_no IN (SELECT unnest(_nodes))
-        AND t.task_id = s.task_id AND t.finish_status IS DISTINCT FROM 'FINISHED'
-      RETURNING t.node_no, t.task_id
-    )
-    SELECT a.node_no, min(a.task_id) AS low, max(a.task_id) AS high, array_agg(a.task_id) AS task_ids
-    FROM again a GROUP BY a.node_no
-  LOOP
-    PERFORM async.reopen_from(_again.low);
-    PERFORM async.note_tasks(_again.task_ids, 'STATUS', 'started again by flow.retry_failed');
-    PERFORM async.announce_tasks(_again.low, _again.high, _flow_id, _again.node_no);
+      WHERE t.task_id = ANY (_again.task_ids[_at : _at + 999]);
+      PERFORM async.note_tasks(_again.task_ids[_at : _at + 999], 'STATUS', 'started again by flow.retry_failed');
+    END LOOP;
+    PERFORM async.reopen_from(_again.task_ids[1]);
+    PERFORM async.announce_tasks(
+      _again.task_ids[1], _again.task_ids[cardinality(_again.task_ids)], _flow_id, _again.node_no);
   END LOOP;
 END
 $$;

@@ -138,7 +138,9 @@ BEGIN
          string_agg(format('"%s"', o.node), ', ' ORDER BY o.node) FILTER (WHERE n.node_no IS NULL)
   INTO _selected, _unknown
   FROM (SELECT DISTINCT unnest(_only) AS node) o
-  LEFT JOIN flow.definition_node n ON n.definition_id = _definition_id AND n.node = o.node;
+  LEFT JOIN LATERAL (
+    SELECT d.node_no FROM flow.definition_node d
+    WHERE d.definition_id = _definition_id AND d.node = o.node OFFSET 0) n ON true;
   IF _unknown IS NOT NULL THEN
     RAISE undefined_object USING
       MESSAGE = format('flow "%s" has no node %s', _flow, _unknown),
@@ -323,15 +325,13 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _now TIMESTAMPTZ := clock_timestamp();
 BEGIN
-  WITH open AS MATERIALIZED (
-    SELECT n.flow_id, n.node_no FROM flow.flow_node n
-    WHERE n.flow_id = ANY (_flow_ids) AND n.state::"char" IN ('W', 'O', 'S')
-    ORDER BY n.flow_id, n.node_no FOR NO KEY UPDATE
-  ), ended AS (
+  PERFORM FROM flow.flow_node n WHERE n.flow_id = ANY (_flow_ids) AND n.state::"char" IN ('W', 'O', 'S')
+  ORDER BY n.flow_id, n.node_no FOR NO KEY UPDATE;
+  WITH ended AS (
     UPDATE flow.flow_node n
     SET state = CASE WHEN n.excluded THEN 'N' ELSE 'C' END, ended = _now, times_up = NULL,
       error = CASE WHEN NOT n.excluded THEN _reason END
-    FROM open o WHERE n.flow_id = o.flow_id AND n.node_no = o.node_no
+    WHERE n.flow_id = ANY (_flow_ids) AND n.state::"char" IN ('W', 'O', 'S')
     RETURNING n.flow_id, n.excluded
   ), counted AS (
     SELECT e.flow_id, count(*) AS ended, count(*) FILTER (WHERE NOT e.excluded) AS failed FROM ended e GROUP BY e.flow_id
@@ -340,21 +340,23 @@ BEGIN
   SET processed = _now, cancelled = true, count_finished_nodes = f.count_finished_nodes + coalesce(c.ended, 0),
     count_failed_nodes = f.count_failed_nodes + coalesce(c.failed, 0), first_error = coalesce(f.first_error, _reason)
   FROM unnest(_flow_ids) AS u(flow_id) LEFT JOIN counted c USING (flow_id)
-  WHERE f.flow_id = u.flow_id;
+  WHERE f.flow_id = u.flow_id AND f.flow_id = ANY (_flow_ids);
 END
 $$;
 COMMENT ON FUNCTION flow.end_runs IS 'Internal: ends locked open runs and their open nodes as cancelled.';
 
 -- The open tasks of runs. Not the one that the caller is the callback of: it decides its outcome by itself.
+-- OFFSET 0, here and elsewhere: looked up by key, whatever the planner believes. Statistics lag behind bursts of work, and
+-- a join that seems to be of one row each must not turn out to be of a million by a million.
 CREATE FUNCTION flow.open_tasks(_flow_ids BIGINT[]) RETURNS BIGINT[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT coalesce(array_agg(t.task_id ORDER BY t.task_id), '{}')
+  SELECT coalesce(array_agg(k.task_id ORDER BY k.task_id), '{}')
   FROM (
     SELECT n.task_id FROM flow.flow_node n WHERE n.flow_id = ANY (_flow_ids) AND n.task_id IS NOT NULL
     UNION ALL
     SELECT s.task_id FROM flow.flow_step s WHERE s.flow_id = ANY (_flow_ids)) k
-  JOIN async.task t ON t.task_id = k.task_id
-  WHERE t.processed IS NULL AND NOT async.is_own_task(t.task_id);
+  CROSS JOIN LATERAL (SELECT t.processed FROM async.task t WHERE t.task_id = k.task_id OFFSET 0) t
+  WHERE t.processed IS NULL AND NOT async.is_own_task(k.task_id);
 $$;
 COMMENT ON FUNCTION flow.open_tasks IS
   'Internal: the open tasks of runs, ascending, without the caller''s own running task.';
@@ -364,28 +366,51 @@ COMMENT ON FUNCTION flow.open_tasks IS
 CREATE FUNCTION flow.end_run_tasks(_flow_ids BIGINT[], _reason TEXT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  _open  BIGINT[] := flow.open_tasks(_flow_ids);
-  _piece BIGINT[];
+  _open    BIGINT[] := flow.open_tasks(_flow_ids);
+  _running BIGINT[];
+  _started TIMESTAMPTZ[];
+  _piece   BIGINT[];
 BEGIN
+  SELECT array_agg(r.task_id), array_agg(r.started) INTO _running, _started FROM async.running() r;
   FOR _at IN 1 .. cardinality(_open) BY 1000 LOOP
     _piece := _open[_at : _at + 999];
     PERFORM FROM async.task t WHERE t.task_id = ANY (_piece) AND t.processed IS NULL
     ORDER BY t.task_id FOR NO KEY UPDATE;
-    WITH ended AS (
-      UPDATE async.task t
-      SET processed = clock_timestamp(), finish_status = 'CANCELED', failed = true, processing_error = _reason,
-        consumed = coalesce(r.started, t.consumed), first_consumed = coalesce(t.first_consumed, r.started),
-        attempt = t.attempt + (r.task_id IS NOT NULL)::INT
-      FROM unnest(_piece) AS p(task_id) LEFT JOIN async.running() r ON r.task_id = p.task_id
-      WHERE t.task_id = p.task_id AND t.processed IS NULL
-      RETURNING t.target, t.priority, t.task_id
-    )
-    DELETE FROM async.external_queue q USING ended e
-    WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id;
+    UPDATE async.task t
+    SET processed = clock_timestamp(), finish_status = 'CANCELED', failed = true, processing_error = _reason,
+      consumed = coalesce(_started[array_position(_running, t.task_id)], t.consumed),
+      first_consumed = coalesce(t.first_consumed, _started[array_position(_running, t.task_id)]),
+      attempt = t.attempt + (array_position(_running, t.task_id) IS NOT NULL)::INT
+    WHERE t.task_id = ANY (_piece) AND t.processed IS NULL;
+    PERFORM flow.unqueue(_piece, NULL);
   END LOOP;
 END
 $$;
 COMMENT ON FUNCTION flow.end_run_tasks IS 'Internal: ends the open tasks of runs as CANCELED.';
+
+-- Takes those of the tasks that clients could take from their queue, or (_priority given) moves them in it.
+CREATE FUNCTION flow.unqueue(_task_ids BIGINT[], _priority INT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _place RECORD;
+BEGIN
+  FOR _place IN
+    SELECT t.target, t.priority, array_agg(t.task_id) AS task_ids FROM async.task t
+    WHERE t.task_id = ANY (_task_ids) AND t.target IN (SELECT g.target FROM async.target g WHERE g.kind = 'external')
+    GROUP BY t.target, t.priority
+  LOOP
+    IF _priority IS NULL THEN
+      DELETE FROM async.external_queue q
+      WHERE q.target = _place.target AND q.priority = _place.priority AND q.task_id = ANY (_place.task_ids);
+    ELSE
+      UPDATE async.external_queue q SET priority = _priority
+      WHERE q.target = _place.target AND q.priority = _place.priority AND q.task_id = ANY (_place.task_ids);
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION flow.unqueue IS
+  'Internal: takes tasks of external targets from async.external_queue, or gives them another priority in it.';
 
 CREATE FUNCTION flow.set_priority(_flow_id BIGINT, _priority flow.flow_priority_t) RETURNS VOID
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
@@ -417,8 +442,9 @@ COMMENT ON FUNCTION flow.set_priority_as IS 'Internal: flow.set_priority with th
 CREATE FUNCTION flow.prioritize_runs(_flow_ids BIGINT[], _priority INT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  _open  BIGINT[];
-  _piece BIGINT[];
+  _open   BIGINT[];
+  _piece  BIGINT[];
+  _wanted RECORD;
 BEGIN
   UPDATE flow.flow f SET force_priority = _priority WHERE f.flow_id = ANY (_flow_ids);
   _open := flow.open_tasks(_flow_ids);
@@ -426,17 +452,21 @@ BEGIN
     _piece := _open[_at : _at + 999];
     PERFORM FROM async.task t WHERE t.task_id = ANY (_piece) AND t.processed IS NULL
     ORDER BY t.task_id FOR NO KEY UPDATE;
-    WITH wanted AS MATERIALIZED (
-      SELECT t.task_id, t.target, t.priority AS old, coalesce(_priority, d.priority) AS priority
+    FOR _wanted IN
+      SELECT w.priority, array_agg(t.task_id) AS task_ids
       FROM async.task t
-      JOIN flow.flow f ON f.flow_id = t.flow_id
-      JOIN flow.definition_node d ON d.definition_id = f.definition_id AND d.node_no = t.node_no
-      WHERE t.task_id = ANY (_piece) AND t.processed IS NULL AND t.priority <> coalesce(_priority, d.priority)
-    ), queued AS (
-      UPDATE async.external_queue q SET priority = w.priority
-      FROM wanted w WHERE q.target = w.target AND q.priority = w.old AND q.task_id = w.task_id
-    )
-    UPDATE async.task t SET priority = w.priority FROM wanted w WHERE t.task_id = w.task_id;
+      CROSS JOIN LATERAL (
+        SELECT coalesce(_priority, d.priority) AS priority
+        FROM flow.flow f
+        CROSS JOIN LATERAL (SELECT x.priority FROM flow.definition_node x
+          WHERE x.definition_id = f.definition_id AND x.node_no = t.node_no OFFSET 0) d
+        WHERE f.flow_id = t.flow_id OFFSET 0) w
+      WHERE t.task_id = ANY (_piece) AND t.processed IS NULL AND t.priority <> w.priority
+      GROUP BY w.priority
+    LOOP
+      PERFORM flow.unqueue(_wanted.task_ids, _wanted.priority);
+      UPDATE async.task t SET priority = _wanted.priority WHERE t.task_id = ANY (_wanted.task_ids);
+    END LOOP;
   END LOOP;
   PERFORM async.announce_run(u.flow_id) FROM unnest(_flow_ids) AS u(flow_id);
 END
@@ -468,8 +498,7 @@ BEGIN
     RAISE NOTICE 'task % has ended already', _task_id;
     RETURN;
   END IF;
-  UPDATE async.external_queue q SET priority = _priority
-  WHERE q.target = _task.target AND q.priority = _task.priority AND q.task_id = _task_id;
+  PERFORM flow.unqueue(ARRAY[_task_id], _priority);
   UPDATE async.task t SET priority = _priority WHERE t.task_id = _task_id;
   PERFORM async.announce_run(_flow_id);
   PERFORM flow.set_priority_as(_caller, f.flow_id, _priority)

@@ -108,9 +108,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     coalesce(r.concurrency_pool, CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END),
     CASE WHEN _is_step THEN n.step_timeout ELSE n.node_timeout END
   FROM flow.flow f
-  JOIN flow.definition d USING (definition_id)
-  JOIN flow.definition_node n ON n.definition_id = f.definition_id AND n.node_no = _node_no
-  JOIN flow.flow_node r ON r.flow_id = f.flow_id AND r.node_no = _node_no
+  CROSS JOIN LATERAL (
+    SELECT x.concurrency_group_routine FROM flow.definition x WHERE x.definition_id = f.definition_id OFFSET 0) d
+  CROSS JOIN LATERAL (
+    SELECT x.* FROM flow.definition_node x WHERE x.definition_id = f.definition_id AND x.node_no = _node_no OFFSET 0) n
+  CROSS JOIN LATERAL (
+    SELECT x.concurrency_pool FROM flow.flow_node x WHERE x.flow_id = _flow_id AND x.node_no = _node_no OFFSET 0) r
   LEFT JOIN async.target t ON t.target = coalesce(n.target, 'local')
   WHERE f.flow_id = _flow_id;
 $$;
@@ -214,7 +217,8 @@ DECLARE
 BEGIN
   SELECT t.processed, t.run_as, t.flow_id, n.node INTO _task
   FROM async.task t
-  LEFT JOIN flow.flow_node n ON n.flow_id = t.flow_id AND n.node_no = t.node_no
+  LEFT JOIN LATERAL (
+    SELECT x.node FROM flow.flow_node x WHERE x.flow_id = t.flow_id AND x.node_no = t.node_no OFFSET 0) n ON true
   WHERE t.task_id = _args.task_id;
   IF NOT FOUND THEN
     RAISE undefined_object USING

@@ -88,8 +88,10 @@ CREATE VIEW flow.dependency_configuration WITH (security_invoker = true) AS
   SELECT c.flow, p.node AS parent, n.node AS child, e.continue_on_failure
   FROM flow.configured c
   JOIN flow.definition_edge e USING (definition_id)
-  JOIN flow.definition_node p ON p.definition_id = e.definition_id AND p.node_no = e.parent_no
-  JOIN flow.definition_node n ON n.definition_id = e.definition_id AND n.node_no = e.node_no;
+  CROSS JOIN LATERAL (SELECT x.node FROM flow.definition_node x
+    WHERE x.definition_id = e.definition_id AND x.node_no = e.parent_no OFFSET 0) p
+  CROSS JOIN LATERAL (SELECT x.node FROM flow.definition_node x
+    WHERE x.definition_id = e.definition_id AND x.node_no = e.node_no OFFSET 0) n;
 COMMENT ON VIEW flow.dependency_configuration IS 'The dependencies of the configured flows.';
 
 -- Runs.
@@ -98,8 +100,10 @@ CREATE VIEW flow.dependency WITH (security_invoker = true) AS
   SELECT f.flow_id, p.node AS parent, n.node AS child, e.continue_on_failure
   FROM flow.flow f
   JOIN flow.definition_edge e USING (definition_id)
-  JOIN flow.definition_node p ON p.definition_id = e.definition_id AND p.node_no = e.parent_no
-  JOIN flow.definition_node n ON n.definition_id = e.definition_id AND n.node_no = e.node_no;
+  CROSS JOIN LATERAL (SELECT x.node FROM flow.definition_node x
+    WHERE x.definition_id = e.definition_id AND x.node_no = e.parent_no OFFSET 0) p
+  CROSS JOIN LATERAL (SELECT x.node FROM flow.definition_node x
+    WHERE x.definition_id = e.definition_id AND x.node_no = e.node_no OFFSET 0) n;
 COMMENT ON VIEW flow.dependency IS 'The dependencies of the runs, each as of the version that it was started with.';
 
 CREATE VIEW flow.arguments WITH (security_invoker = true) AS
@@ -128,41 +132,50 @@ CREATE VIEW flow.v_flow_configuration WITH (security_invoker = true) AS
   LEFT JOIN flow.flow f ON f.flow_id = r.flow_id;
 COMMENT ON VIEW flow.v_flow_configuration IS 'The configured flows, each with its last run.';
 
--- One row a node of a run. Steps are counted in one pass over the run, not node by node: where one node has most of the
--- steps, the planner takes every node for such a one, and reads the whole table for each.
+-- One row a node of a run. Nodes and steps come from one pass over the run, and the rest is looked up by key (OFFSET 0, see
+-- flow.open_tasks): a join of nodes and steps, planned while the statistics lag or by a run in which one node has most of
+-- the steps, would be of every node with every step.
 CREATE VIEW flow.v_flow_node_status WITH (security_invoker = true) AS
-  SELECT f.flow_id, f.flow, n.node, coalesce(d.target, 'local') AS target, w.started, n.ended AS finished,
-    flow.node_status(n.state, r.task_id IS NOT NULL, t.eligible_when, t.yielded, t.processed, t.failed, s.open > 0)
+  SELECT f.flow_id, f.flow, (s.n).node, coalesce(d.target, 'local') AS target, w.started, (s.n).ended AS finished,
+    flow.node_status((s.n).state, r.task_id IS NOT NULL, t.eligible_when, t.yielded, t.processed, t.failed, s.open > 0)
       AS status,
-    coalesce(s.steps, 0) AS steps, coalesce(s.open - s.running, 0) AS steps_pending,
-    coalesce(s.running, 0) AS steps_running, coalesce(s.finished, 0) AS steps_finished,
-    coalesce(s.steps - s.open - s.finished, 0) AS steps_failed, d.all_steps_must_complete,
-    flow.pretty_time(w.started, n.ended) AS run_time,
-    greatest(n.opened, n.ended, r.started, t.consumed, t.yielded, t.processed) AS changed,
-    w.started IS NOT NULL AND n.ended IS NULL AS in_progress,
-    CASE WHEN r.task_id IS NOT NULL THEN r.progress_done ELSE s.steps - s.open END AS progress_done,
-    CASE WHEN r.task_id IS NOT NULL THEN r.progress_total ELSE s.steps END AS progress_total,
+    s.steps, s.open - s.running AS steps_pending, s.running AS steps_running, s.finished AS steps_finished,
+    s.steps - s.open - s.finished AS steps_failed, d.all_steps_must_complete,
+    flow.pretty_time(w.started, (s.n).ended) AS run_time,
+    greatest((s.n).opened, (s.n).ended, r.started, t.consumed, t.yielded, t.processed) AS changed,
+    w.started IS NOT NULL AND (s.n).ended IS NULL AS in_progress,
+    CASE WHEN r.task_id IS NOT NULL THEN r.progress_done WHEN s.steps > 0 THEN s.steps - s.open END AS progress_done,
+    CASE WHEN r.task_id IS NOT NULL THEN r.progress_total WHEN s.steps > 0 THEN s.steps END AS progress_total,
     r.progress_note,
     t.attempt + (r.task_id IS NOT NULL)::INT AS attempt,
-    coalesce(n.error, t.processing_error, CASE WHEN n.state::"char" = 'K' THEN
-      format('skipped: node "%s" did not finish', n.blocked_by) END) AS error,
-    CASE WHEN n.state::"char" = 'K' THEN n.blocked_by END AS skipped_by
+    coalesce((s.n).error, t.processing_error) AS error,
+    CASE WHEN (s.n).state::"char" = 'K' THEN (s.n).blocked_by END AS skipped_by
   FROM flow.flow f
-  JOIN flow.flow_node n ON n.flow_id = f.flow_id
-  JOIN flow.definition_node d ON d.definition_id = f.definition_id AND d.node_no = n.node_no
-  LEFT JOIN async.task t ON t.task_id = n.task_id
-  LEFT JOIN async.running() r ON r.task_id = n.task_id
+  JOIN (
+    SELECT u.flow_id, u.node_no, (array_agg(u.n) FILTER (WHERE NOT u.is_step))[1] AS n,
+      count(*) FILTER (WHERE u.is_step) AS steps, count(*) FILTER (WHERE u.open) AS open,
+      count(*) FILTER (WHERE u.open AND (u.yielded OR u.task_id IN (SELECT x.task_id FROM async.running() x)))
+        AS running,
+      count(*) FILTER (WHERE u.finished) AS finished
+    FROM (
+      SELECT n.flow_id, n.node_no, n, false AS is_step, NULL::BIGINT AS task_id, false AS open, false AS yielded,
+        false AS finished
+      FROM flow.flow_node n
+      UNION ALL
+      SELECT s.flow_id, s.node_no, NULL::flow.flow_node, true, s.task_id, t.processed IS NULL,
+        t.yielded IS NOT NULL, t.processed IS NOT NULL AND t.finish_status = 'FINISHED'
+      FROM flow.flow_step s
+      CROSS JOIN LATERAL (
+        SELECT x.processed, x.yielded, x.finish_status FROM async.task x WHERE x.task_id = s.task_id OFFSET 0) t) u
+    GROUP BY u.flow_id, u.node_no) s ON s.flow_id = f.flow_id
   CROSS JOIN LATERAL (
-    SELECT CASE WHEN n.task_id IS NOT NULL THEN coalesce(t.first_consumed, r.started)
-      WHEN NOT n.excluded THEN n.opened END AS started) w
-  LEFT JOIN (
-    SELECT x.flow_id, x.node_no, count(*) AS steps, count(*) FILTER (WHERE st.processed IS NULL) AS open,
-      count(*) FILTER (WHERE st.processed IS NULL AND (st.yielded IS NOT NULL OR sr.task_id IS NOT NULL)) AS running,
-      count(*) FILTER (WHERE st.processed IS NOT NULL AND st.finish_status = 'FINISHED') AS finished
-    FROM flow.flow_step x
-    JOIN async.task st ON st.task_id = x.task_id
-    LEFT JOIN async.running() sr ON sr.task_id = x.task_id
-    GROUP BY x.flow_id, x.node_no) s ON s.flow_id = n.flow_id AND s.node_no = n.node_no;
+    SELECT x.target, x.all_steps_must_complete FROM flow.definition_node x
+    WHERE x.definition_id = f.definition_id AND x.node_no = s.node_no OFFSET 0) d
+  LEFT JOIN LATERAL (SELECT x.* FROM async.task x WHERE x.task_id = (s.n).task_id OFFSET 0) t ON true
+  LEFT JOIN async.running() r ON r.task_id = (s.n).task_id
+  CROSS JOIN LATERAL (
+    SELECT CASE WHEN (s.n).task_id IS NOT NULL THEN coalesce(t.first_consumed, r.started)
+      WHEN NOT (s.n).excluded THEN (s.n).opened END AS started) w;
 COMMENT ON VIEW flow.v_flow_node_status IS
   'The nodes of runs: one row each. Meant to be read with a condition on flow_id.';
 
@@ -174,16 +187,17 @@ CREATE VIEW flow.v_flow_task_status WITH (security_invoker = true) AS
     flow.pretty_time(w.started, n.ended) AS run_time,
     flow.node_status(n.state, r.task_id IS NOT NULL, t.eligible_when, t.yielded, t.processed, t.failed, false) AS status,
     '{}'::TEXT AS step_arguments,
-    coalesce(t.processing_error, n.error, CASE WHEN n.state::"char" = 'K' THEN
-      format('skipped: node "%s" did not finish', n.blocked_by) END) AS processing_error,
+    coalesce(t.processing_error, n.error) AS processing_error,
     flow.task_query(coalesce(d.routine_resolved, d.routine), NULL, f.flow_id, f.flow, f.arguments, n.node, '{}',
       n.task_id) AS query,
     r.progress_done, r.progress_total, r.progress_note,
     t.attempt + (r.task_id IS NOT NULL)::INT AS attempt
   FROM flow.flow f
   JOIN flow.flow_node n ON n.flow_id = f.flow_id
-  JOIN flow.definition_node d ON d.definition_id = f.definition_id AND d.node_no = n.node_no
-  LEFT JOIN async.task t ON t.task_id = n.task_id
+  CROSS JOIN LATERAL (
+    SELECT x.target, x.routine_resolved, x.routine FROM flow.definition_node x
+    WHERE x.definition_id = f.definition_id AND x.node_no = n.node_no OFFSET 0) d
+  LEFT JOIN LATERAL (SELECT x.* FROM async.task x WHERE x.task_id = n.task_id OFFSET 0) t ON true
   LEFT JOIN async.running() r ON r.task_id = n.task_id
   CROSS JOIN LATERAL (
     SELECT CASE WHEN n.task_id IS NOT NULL THEN coalesce(t.first_consumed, r.started)
@@ -201,8 +215,10 @@ CREATE VIEW flow.v_flow_task_status WITH (security_invoker = true) AS
     t.attempt + (r.task_id IS NOT NULL)::INT
   FROM flow.flow f
   JOIN flow.flow_step s ON s.flow_id = f.flow_id
-  JOIN flow.definition_node d ON d.definition_id = f.definition_id AND d.node_no = s.node_no
-  JOIN async.task t ON t.task_id = s.task_id
+  CROSS JOIN LATERAL (
+    SELECT x.node, x.step_routine_resolved, x.step_routine, x.steps_to_flow FROM flow.definition_node x
+    WHERE x.definition_id = f.definition_id AND x.node_no = s.node_no OFFSET 0) d
+  CROSS JOIN LATERAL (SELECT x.* FROM async.task x WHERE x.task_id = s.task_id OFFSET 0) t
   LEFT JOIN async.running() r ON r.task_id = s.task_id;
 COMMENT ON VIEW flow.v_flow_task_status IS
   'The tasks of runs: a row for each node (its own task; task_id null while it has none) and one for each step. '
@@ -295,10 +311,11 @@ BEGIN
     'steps', CASE WHEN s.steps > 0 THEN jsonb_build_object('total', s.steps, 'pending', s.steps_pending,
       'running', s.steps_running, 'finished', s.steps_finished, 'failed', s.steps_failed) END,
     'note', coalesce(s.error, s.progress_note), 'empty', d.empty, 'steps_to_flow', d.steps_to_flow)
-    ORDER BY d.rank, d.node_no)
+    ORDER BY d.node_no)
   INTO _nodes
   FROM flow.v_flow_node_status s
-  JOIN flow.definition_node d ON d.definition_id = _run.definition_id AND d.node = s.node
+  CROSS JOIN LATERAL (SELECT x.* FROM flow.definition_node x
+    WHERE x.definition_id = _run.definition_id AND x.node = s.node OFFSET 0) d
   WHERE s.flow_id = _flow_id;
   data := flow.render_graphviz(jsonb_build_object(
     'title', format('%s / %s', _run.flow, _flow_id), 'legend', true, 'nodes', coalesce(_nodes, '[]'),
@@ -325,7 +342,7 @@ BEGIN
     'steps', CASE WHEN jsonb_array_length(d.steps) > 0 THEN jsonb_build_object('total', jsonb_array_length(d.steps),
       'pending', 0, 'running', 0, 'finished', 0, 'failed', 0) END,
     'note', NULL, 'empty', d.empty, 'steps_to_flow', d.steps_to_flow)
-    ORDER BY d.rank, d.node_no)
+    ORDER BY d.node_no)
   INTO _nodes
   FROM flow.definition_node d WHERE d.definition_id = _definition_id;
   data := flow.render_graphviz(jsonb_build_object(
@@ -336,18 +353,14 @@ COMMENT ON FUNCTION flow.graphviz(TEXT) IS
   'The diagram of a configured flow, whether it has run or not, in the language of Graphviz. Raises '
   'undefined_object.';
 
--- The edges of a version by the places of their nodes in the diagram: by rank and number, from 0.
+-- The edges of a version by the places of their nodes in the diagram, from 0: a version's nodes are numbered in one go.
 CREATE FUNCTION flow.diagram_edges(_definition_id BIGINT) RETURNS JSONB
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH place AS MATERIALIZED (
-    SELECT d.node_no, row_number() OVER (ORDER BY d.rank, d.node_no) - 1 AS at
-    FROM flow.definition_node d WHERE d.definition_id = _definition_id
-  )
   SELECT coalesce(jsonb_agg(jsonb_build_object(
-    'parent', p.at, 'child', c.at, 'continue_on_failure', e.continue_on_failure) ORDER BY p.at, c.at), '[]')
-  FROM flow.definition_edge e
-  JOIN place p ON p.node_no = e.parent_no
-  JOIN place c ON c.node_no = e.node_no
+    'parent', e.parent_no - f.first, 'child', e.node_no - f.first, 'continue_on_failure', e.continue_on_failure)
+    ORDER BY e.parent_no, e.node_no), '[]')
+  FROM (SELECT min(d.node_no) AS first FROM flow.definition_node d WHERE d.definition_id = _definition_id) f
+  CROSS JOIN flow.definition_edge e
   WHERE e.definition_id = _definition_id;
 $$;
 COMMENT ON FUNCTION flow.diagram_edges IS 'Internal: the edges of a version for flow.render_graphviz.';

@@ -128,7 +128,8 @@ pub fn open_ranges_of_run(flow_id: i64) -> Vec<(i64, i32, i64, i64)> {
           FROM (SELECT n.node_no, n.task_id FROM flow.flow_node n WHERE n.flow_id = $1 AND n.state IN ('O', 'S')
                 UNION ALL
                 SELECT s.node_no, s.task_id FROM flow.flow_step s WHERE s.flow_id = $1) o
-          JOIN async.task t ON t.task_id = o.task_id
+          CROSS JOIN LATERAL (SELECT x.task_id, x.processed, x.eligible_when FROM async.task x
+                              WHERE x.task_id = o.task_id OFFSET 0) t
           WHERE t.processed IS NULL AND t.eligible_when IS DISTINCT FROM 'infinity'
           GROUP BY 2",
         &[arg(flow_id)],
@@ -199,11 +200,10 @@ pub fn time_out_nodes(nodes: &[(i64, i32)]) -> Vec<Effect> {
     ))
 }
 
-pub fn release_steps(flow_id: i64, node_no: i32) -> Vec<Effect> {
-    effects(&run(
-        c"SELECT e.kind, e.flow_id, e.node_no, e.task_low, e.task_high, e.at FROM flow.release_steps($1, $2) e",
-        &[arg(flow_id), arg(node_no)],
-    ))
+/// Steps that were held may run; returns them.
+pub fn release_held(task_ids: Vec<i64>) -> Vec<i64> {
+    let rows = run(c"SELECT * FROM flow.release_held($1)", &[arg(task_ids)]);
+    (0..rows.len).filter_map(|r| rows.get(r, 1)).collect()
 }
 
 /// Ends open tasks as `status`; returns those it ended.

@@ -61,7 +61,8 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
           LEFT JOIN async.target g ON g.target = t.target
           LEFT JOIN flow.flow f ON f.flow_id = t.flow_id
           LEFT JOIN flow.definition d ON d.definition_id = f.definition_id
-          LEFT JOIN flow.definition_node n ON n.definition_id = f.definition_id AND n.node_no = t.node_no
+          LEFT JOIN LATERAL (SELECT * FROM flow.definition_node x
+                             WHERE x.definition_id = f.definition_id AND x.node_no = t.node_no OFFSET 0) n ON true
           ORDER BY u.place",
         &[arg(task_ids)],
     );

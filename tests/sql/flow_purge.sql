@@ -17,7 +17,9 @@ BEGIN
     INSERT INTO async.task_log (task_id, attempt, seq, level, message) VALUES (t.own(_run, 'a'), 1, 1, 'INFO', 'x');
   END LOOP;
   ASSERT flow.purge(NULL, NULL, 100) = 0;
-  ASSERT flow.purge('8.5 days', NULL, 100) = 1;
+  UPDATE async.control SET task_keep_duration = '8.5 days';  -- goes before the setting
+  ASSERT flow.purge('1 day', NULL, 100) = 1;
+  UPDATE async.control SET task_keep_duration = NULL;
   ASSERT (SELECT array_agg(flow_id ORDER BY flow_id) FROM flow.flow WHERE flow_id = ANY (_runs)) = _runs[2:];
   ASSERT NOT EXISTS (SELECT FROM flow.flow_node WHERE flow_id = _runs[1])
     AND NOT EXISTS (SELECT FROM flow.flow_step WHERE flow_id = _runs[1])

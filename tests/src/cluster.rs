@@ -212,7 +212,7 @@ impl Cluster {
             match self.connect(database, user) {
                 Ok(session) => return Ok(session),
                 Err(error) if Instant::now() > until => return Err(error),
-                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                Err(_) => std::thread::sleep(Duration::from_millis(30)),
             }
         }
     }
@@ -222,7 +222,6 @@ impl Cluster {
         let database = self.plain_database(name)?;
         let _alone = self.creating.lock();
         database.connect()?.run("CREATE EXTENSION pgflow")?;
-        if let Ok(fix) = std::fs::read_to_string("/tmp/fix.sql") { database.connect()?.run(&fix)?; } // DEV
         Ok(database)
     }
 
@@ -246,8 +245,7 @@ impl Cluster {
             .context("cannot run psql")?;
         psql.stdin.take().context("psql takes no input")?.write_all(script.as_bytes())?;
         let output = psql.wait_with_output()?;
-        let printed =
-            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "psql failed ({}):\n{printed}", output.status);
         Ok(printed)
     }

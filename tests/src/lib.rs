@@ -14,3 +14,4 @@ pub mod play;
 pub mod postmaster;
 pub mod rng;
 pub mod session;
+pub mod standby;

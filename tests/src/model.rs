@@ -162,7 +162,8 @@ fn closure(from: &[usize], next: impl Fn(usize) -> Vec<usize>) -> BTreeSet<usize
 }
 
 fn not_run(node: &Node, word: Word) -> ExpectedNode {
-    let marks = everyone(node).flat_map(|(who, _)| [((who, Mark::Begun), Times::Never), ((who, Mark::Done), Times::Never)]);
+    let marks =
+        everyone(node).flat_map(|(who, _)| [((who, Mark::Begun), Times::Never), ((who, Mark::Done), Times::Never)]);
     ExpectedNode { word, runs: false, culprits: BTreeSet::new(), steps: None, marks: marks.collect() }
 }
 
@@ -192,7 +193,9 @@ fn run(node: &Node) -> ExpectedNode {
     let own_pushes: &[StepNo] = if node.empty { &[] } else { pushes_that_last(&node.own) };
     // Steps that can start while the own callback runs, or before it has begun.
     let before = reached(node, node.early_steps.iter().copied());
-    let beside = if node.empty || !node.own.commits { before.clone() } else {
+    let beside = if node.empty || !node.own.commits {
+        before.clone()
+    } else {
         reached(node, node.early_steps.iter().chain(own_pushes).copied())
     };
     let statics: &[StepNo] = if own_fails { &[] } else { &node.static_steps };
@@ -300,7 +303,8 @@ mod tests {
     #[test]
     fn c3_one_hard_edge_to_a_failed_parent_is_enough() {
         let failed = || Node { own: failing(), ..Node::plain() };
-        let nodes = vec![failed(), failed(), Node::plain(), below(&[soft(0), edge(1), edge(2)]), below(&[soft(0), edge(2)])];
+        let nodes =
+            vec![failed(), failed(), Node::plain(), below(&[soft(0), edge(1), edge(2)]), below(&[soft(0), edge(2)])];
         assert_eq!(words(nodes), [Failed, Failed, Finished, Skipped, Finished]);
     }
 
@@ -368,7 +372,10 @@ mod tests {
 
     #[test]
     fn c6_the_same_step_pushed_often_is_one_step() {
-        let node = Node { static_steps: vec![1, 2], ..with_steps(pushing(&[1, 1, 2]), &[(1, pushing(&[2, 1])), (2, Does::default())]) };
+        let node = Node {
+            static_steps: vec![1, 2],
+            ..with_steps(pushing(&[1, 1, 2]), &[(1, pushing(&[2, 1])), (2, Does::default())])
+        };
         assert_eq!(single(node).steps, Some(StepCounts { all: 2, finished: 2, failed: 0 }));
     }
 

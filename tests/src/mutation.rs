@@ -65,7 +65,7 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "steps pushed before the node started stay held",
-        function: "flow.release_steps",
+        function: "flow.release_held",
         search: "t.eligible_when = 'infinity'",
         replace: "t.eligible_when = '-infinity'",
     },

@@ -74,10 +74,7 @@ pub fn wait_for_all(session: &mut Session, flow_ids: &[i64], timeout: Duration) 
     let until = Instant::now() + timeout;
     loop {
         let open: i64 = session
-            .query_one(
-                "SELECT count(*) FROM flow.flow WHERE flow_id = ANY ($1) AND processed IS NULL",
-                &[&flow_ids],
-            )?
+            .query_one("SELECT count(*) FROM flow.flow WHERE flow_id = ANY ($1) AND processed IS NULL", &[&flow_ids])?
             .get(0);
         if open == 0 {
             return Ok(true);
@@ -219,11 +216,10 @@ fn compare_node(name: &str, actual: &ActualNode, expected: &ExpectedNode, wrong:
 
 /// Compares the marks that callbacks have left with how often each must be there.
 fn compare_marks(session: &mut Session, flow_id: i64, expected: &Expected, wrong: &mut Vec<String>) -> Result<()> {
-    let rows = session.query("SELECT node, who, mark, count(*) FROM play.mark WHERE flow_id = $1 GROUP BY 1, 2, 3", &[&flow_id])?;
-    let mut found: BTreeMap<(String, String, String), usize> = rows
-        .into_iter()
-        .map(|row| ((row.get(0), row.get(1), row.get(2)), row.get::<_, i64>(3) as usize))
-        .collect();
+    let rows = session
+        .query("SELECT node, who, mark, count(*) FROM play.mark WHERE flow_id = $1 GROUP BY 1, 2, 3", &[&flow_id])?;
+    let mut found: BTreeMap<(String, String, String), usize> =
+        rows.into_iter().map(|row| ((row.get(0), row.get(1), row.get(2)), row.get::<_, i64>(3) as usize)).collect();
     for (number, node) in expected.nodes.iter().enumerate() {
         let name = Plan::name(number);
         for ((who, mark), times) in &node.marks {
@@ -254,12 +250,8 @@ fn mark_text(mark: Mark) -> &'static str {
 
 /// A plan that went wrong, to be read: its configuration, what its callbacks do, what was expected.
 pub fn described(plan: &Plan, expected: &Expected, wrong: &[String]) -> String {
-    let mut text = format!(
-        "configuration: {}\narguments: {}\nonly: {:?}\n",
-        plan.configuration(),
-        plan.arguments(),
-        plan.only
-    );
+    let mut text =
+        format!("configuration: {}\narguments: {}\nonly: {:?}\n", plan.configuration(), plan.arguments(), plan.only);
     for (number, node) in plan.nodes.iter().enumerate() {
         text += &format!("{}: expected {:?}", Plan::name(number), expected.nodes[number].word);
         if !node.early_steps.is_empty() {

@@ -50,7 +50,11 @@ fn agree(database: &Database, seed: u64, flows: usize) -> Result<()> {
     println!("{flows} runs started in {:.1?}", begun.elapsed());
     let all_ended = play::wait_for_all(&mut session, &runs, PATIENCE)?;
     let tasks = session.number("SELECT count(*) FROM async.task")?;
-    println!("{} after {:.1?}, {tasks} tasks", if all_ended { "all ended" } else { "SOME STILL OPEN" }, begun.elapsed());
+    println!(
+        "{} after {:.1?}, {tasks} tasks",
+        if all_ended { "all ended" } else { "SOME STILL OPEN" },
+        begun.elapsed()
+    );
 
     let mut failed = 0;
     let mut kinds = BTreeMap::new();
@@ -70,10 +74,15 @@ fn agree(database: &Database, seed: u64, flows: usize) -> Result<()> {
     for (kind, count) in kinds {
         println!("{count:>7} times  {kind}");
     }
+    let died = database.cluster.log_tail(5, "background worker \"pgflow");
+    if !died.is_empty() {
+        println!("processes of the engine have ended by themselves:\n{died}");
+    }
     if failed > 0 {
         bail!("{failed} of {flows} flows are not as the model expects; PGFLOW_SEED={seed}");
     }
     ensure!(all_ended, "runs are open still, yet nothing differs");
+    ensure!(died.is_empty(), "a process of the engine has ended by itself; PGFLOW_SEED={seed}");
     Ok(())
 }
 

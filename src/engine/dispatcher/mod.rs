@@ -128,6 +128,7 @@ fn prepare_session() {
         (c"default_transaction_isolation", c"read committed"),
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"jit", c"off"),
+        (c"max_parallel_workers_per_gather", c"0"),
         (c"row_security", c"off"),
     ] {
         set(name, value);
@@ -448,7 +449,7 @@ impl Dispatcher {
         let now = crate::store::now();
         let mut refused: HashMap<(&'static str, String), Vec<i64>> = HashMap::new();
         let mut external: Vec<Loaded> = Vec::new();
-        let mut held: HashSet<(i64, i32)> = HashSet::new();
+        let mut held: Vec<i64> = Vec::new();
         for row in rows {
             if self.queue.knows(row.task_id) {
                 continue;
@@ -461,9 +462,8 @@ impl Dispatcher {
                 continue;
             }
             if row.held {
-                if row.node_state == b'S' {
-                    held.insert((row.flow_id, row.node_no));
-                }
+                // Pushed while the node was about to open: the opening could not see it.
+                held.push(row.task_id);
                 continue;
             }
             if let Some(why) = self.pools.refusal(&row) {
@@ -509,9 +509,8 @@ impl Dispatcher {
                 self.ended_elsewhere(&task);
             }
         }
-        for (flow_id, node_no) in held {
-            let effects = store::release_steps(flow_id, node_no);
-            self.apply(effects);
+        if !held.is_empty() {
+            self.touched.extend(store::release_held(held));
         }
     }
 

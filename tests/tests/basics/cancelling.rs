@@ -25,7 +25,8 @@ fn c14_cancel_stops_what_runs_at_once() {
         same(kit.steps(flow_id)?, r#"{"s": 1} Cancelled"#)?;
         same(kit.session.number("SELECT count(*) FROM async.task WHERE processed IS NULL")?, 0)?;
         same(kit.session.number("SELECT count(*) FROM async.task WHERE finish_status = 'CANCELED'")?, 2)?;
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
         same(kit.session.number(waiting)?, 0)
     });
 }

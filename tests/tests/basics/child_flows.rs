@@ -23,7 +23,8 @@ fn c10_each_step_is_a_run_with_its_arguments() {
         kit.wait(flow_id)?;
         same(kit.nodes(flow_id)?, "p Finished")?;
         same(kit.session.text("SELECT string_agg(what, ' ' ORDER BY what) FROM t.log")?, "child1 child2")?;
-        let children = format!("SELECT count(*) FROM flow.flow WHERE parent_flow_id = {flow_id} AND processed IS NOT NULL");
+        let children =
+            format!("SELECT count(*) FROM flow.flow WHERE parent_flow_id = {flow_id} AND processed IS NOT NULL");
         same(kit.session.number(&children)?, 2)
     });
 }
@@ -48,7 +49,9 @@ fn c10_a_cancelled_parent_cancels_its_children() {
         kit.wait_until("(SELECT count(*) FROM flow.flow WHERE processed IS NULL) = 0")?;
         kit.wait_until("(SELECT count(*) FROM async.running()) = 0")?;
         clock.at_once()?;
-        let words = kit.session.text("SELECT string_agg(node || ' ' || status, ', ' ORDER BY flow_id) FROM flow.v_flow_node_status")?;
+        let words = kit
+            .session
+            .text("SELECT string_agg(node || ' ' || status, ', ' ORDER BY flow_id) FROM flow.v_flow_node_status")?;
         same(words, "p Cancelled, a Cancelled, a Cancelled")
     });
 }
@@ -72,10 +75,7 @@ fn e3_static_steps_may_start_flows() {
 #[test]
 fn c10_a_flow_that_starts_itself_is_stopped() {
     test("c10_depth", |kit| {
-        kit.callback(
-            "own",
-            r#"CALL flow.push_steps(_args.flow_id, _args.node, ARRAY['{"s": 1}']::JSONB[]);"#,
-        )?;
+        kit.callback("own", r#"CALL flow.push_steps(_args.flow_id, _args.node, ARRAY['{"s": 1}']::JSONB[]);"#)?;
         kit.flow(r#"{"node": "p", "routine": "t.own", "steps_to_flow": "f"}"#)?;
         let flow_id = kit.run_to_end()?;
         same(kit.nodes(flow_id)?, "p Failed")?;

@@ -14,11 +14,14 @@ fn c13_a_deferred_task_runs_again_with_its_arguments() {
         )?;
         kit.flow(r#"{"node": "a", "node_routine": "t.nothing", "step_routine": "t.again", "steps": [{"s": 1}]}"#)?;
         let flow_id = kit.run()?;
-        kit.wait_until(&format!("EXISTS (SELECT FROM flow.v_flow_task_status WHERE flow_id = {flow_id} AND status = 'Deferred')"))?;
+        kit.wait_until(&format!(
+            "EXISTS (SELECT FROM flow.v_flow_task_status WHERE flow_id = {flow_id} AND status = 'Deferred')"
+        ))?;
         kit.wait(flow_id)?;
         same(kit.nodes(flow_id)?, "a Finished")?;
         same(kit.log()?, "a1 a1 a1")?;
-        let waits = "SELECT bool_and(gap >= '300 ms') FROM (SELECT at - lag(at) OVER (ORDER BY id) AS gap FROM t.log) g";
+        let waits =
+            "SELECT bool_and(gap >= '300 ms') FROM (SELECT at - lag(at) OVER (ORDER BY id) AS gap FROM t.log) g";
         ensure!(kit.session.truth(waits)?, "it ran too early");
         same(kit.session.number("SELECT attempt FROM async.task WHERE is_step")?, 3)
     });

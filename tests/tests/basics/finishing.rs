@@ -87,7 +87,10 @@ fn c11_a_callback_may_finish_itself() {
     test("c11_itself", |kit| {
         asynchronous(kit)?;
         kit.callback("finishes", "CALL flow.finish(_args); INSERT INTO t.log (what) VALUES (_args.node);")?;
-        kit.callback("fails_itself", "CALL flow.finish(_args, true, 'by itself'); INSERT INTO t.log (what) VALUES (_args.node);")?;
+        kit.callback(
+            "fails_itself",
+            "CALL flow.finish(_args, true, 'by itself'); INSERT INTO t.log (what) VALUES (_args.node);",
+        )?;
         kit.callback("finishes_and_raises", "CALL flow.finish(_args); RAISE EXCEPTION 'after all';")?;
         kit.callback(
             "finishes_in_a_savepoint",

@@ -46,7 +46,8 @@ fn c3_what_a_failure_keeps_from_running_is_skipped_and_says_why() {
         same(kit.log()?, "c")?;
         contains(&kit.error_of(flow_id, "a")?, "this one fails")?;
         contains(&kit.error_of(flow_id, "b")?, "a")?;
-        let status = "SELECT complete || ' ' || count_finished_nodes || ' ' || count_failed_nodes FROM flow.v_flow_status";
+        let status =
+            "SELECT complete || ' ' || count_finished_nodes || ' ' || count_failed_nodes FROM flow.v_flow_status";
         same(kit.session.text(status)?, "Yes 1 2")
     });
 }

@@ -40,7 +40,10 @@ pub fn test(name: &str, body: impl FnOnce(&mut Kit) -> Result<()>) {
         kit.callback("nothing", "NULL;")?;
         kit.callback("fails", "RAISE EXCEPTION 'this one fails';")?;
         kit.callback("sleeps", "PERFORM pg_sleep(60);")?;
-        kit.callback("notes", "INSERT INTO t.log (what) VALUES (_args.node || coalesce(_args.step_arguments->>'s', ''));")?;
+        kit.callback(
+            "notes",
+            "INSERT INTO t.log (what) VALUES (_args.node || coalesce(_args.step_arguments->>'s', ''));",
+        )?;
         body(&mut kit)
     });
 }

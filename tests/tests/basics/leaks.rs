@@ -10,7 +10,9 @@ fn after(kit: &mut Kit, dirty: &str, clean: &str) -> Result<String> {
     kit.callback("dirty", &format!("{dirty} INSERT INTO t.log (what) VALUES (pg_backend_pid());"))?;
     kit.callback(
         "clean",
-        &format!("INSERT INTO t.log (what) VALUES (pg_backend_pid()); INSERT INTO t.log (what) SELECT ({clean})::TEXT;"),
+        &format!(
+            "INSERT INTO t.log (what) VALUES (pg_backend_pid()); INSERT INTO t.log (what) SELECT ({clean})::TEXT;"
+        ),
     )?;
     kit.flow(
         r#"{"node": "a", "routine": "t.dirty", "target": "one"},

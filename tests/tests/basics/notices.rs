@@ -8,7 +8,8 @@ fn c19_notices_and_warnings_are_kept_with_the_task() {
         kit.callback("speaks", "RAISE NOTICE 'hello %', 1; RAISE WARNING 'careful'; RAISE DEBUG 'not kept';")?;
         kit.flow(r#"{"node": "a", "routine": "t.speaks"}"#)?;
         kit.run_to_end()?;
-        let messages = "SELECT string_agg(level || ' ' || message, ', ' ORDER BY seq) FROM async.task_log WHERE level <> 'STATUS'";
+        let messages =
+            "SELECT string_agg(level || ' ' || message, ', ' ORDER BY seq) FROM async.task_log WHERE level <> 'STATUS'";
         same(kit.session.text(messages)?, "NOTICE hello 1, WARNING careful")
     });
 }

@@ -42,7 +42,10 @@ fn c15_a_runs_priority_overrides_its_nodes() {
     test("c15_force", |kit| {
         block(kit)?;
         for name in ["x", "y", "z"] {
-            kit.named_flow(name, &format!(r#"{{"node": "{name}", "routine": "t.notes", "target": "one", "priority": 3}}"#))?;
+            kit.named_flow(
+                name,
+                &format!(r#"{{"node": "{name}", "routine": "t.notes", "target": "one", "priority": 3}}"#),
+            )?;
         }
         let x = kit.session.number("SELECT flow.run_flow('x', '{}')")?;
         let y = kit.session.number("SELECT flow.run_flow('y', '{}', _force_priority => -1)")?;

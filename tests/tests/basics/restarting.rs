@@ -36,7 +36,8 @@ fn c17_e9_a_whole_run_again() {
         kit.wait(flow_id)?;
         same(kit.nodes(flow_id)?, "a Finished, b Finished, c Finished, d Finished")?;
         same(sorted_log(kit)?, "a b c d")?;
-        let counters = "SELECT count_nodes || ' ' || count_finished_nodes || ' ' || count_failed_nodes FROM flow.v_flow_status";
+        let counters =
+            "SELECT count_nodes || ' ' || count_finished_nodes || ' ' || count_failed_nodes FROM flow.v_flow_status";
         same(kit.session.text(counters)?, "4 4 0")?;
         same(kit.session.text("SELECT coalesce(first_error, 'none') FROM flow.flow")?, "none")
     });

@@ -169,7 +169,9 @@ fn others_runs_are_not_ones_own() {
             format!("SELECT flow.cancel({flow_id})"),
             format!("SELECT flow.set_priority({flow_id}, 1)"),
             format!("CALL flow.push_steps({flow_id}, 'a', ARRAY['{{\"s\": 1}}']::JSONB[])"),
-            format!("SELECT flow.run_flow('f', '{{}}', _parent_task_id => task_id) FROM (SELECT {flow_id} AS task_id) x"),
+            format!(
+                "SELECT flow.run_flow('f', '{{}}', _parent_task_id => task_id) FROM (SELECT {flow_id} AS task_id) x"
+            ),
         ] {
             let error = yours.error(&call)?;
             ensure!(error.contains("permission denied") || error.contains("does not exist"), "{call}: {error}");

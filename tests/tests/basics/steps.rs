@@ -13,7 +13,9 @@ fn c6_e13_the_same_step_again_is_a_no_op() {
                COMMIT;
                CALL flow.push_steps(_args.flow_id, _args.node, ARRAY['{"s": 9}']::JSONB[]);"#,
         )?;
-        kit.flow(r#"{"node": "a", "node_routine": "t.own", "step_routine": "t.notes", "steps": [{"s": 1}, {"s": 5}]}"#)?;
+        kit.flow(
+            r#"{"node": "a", "node_routine": "t.own", "step_routine": "t.notes", "steps": [{"s": 1}, {"s": 5}]}"#,
+        )?;
         let flow_id = kit.run_to_end()?;
         same(kit.nodes(flow_id)?, "a Finished")?;
         same(kit.session.text("SELECT string_agg(what, ' ' ORDER BY what) FROM t.log")?, "a1 a2 a5 a9")
@@ -30,7 +32,10 @@ fn c6_a_step_without_arguments_is_refused() {
             contains(&kit.session.error(&push)?, "element 2")?;
         }
         same(kit.steps(flow_id)?, "")?;
-        contains(&kit.session.error(&format!("CALL flow.push_steps({flow_id}, 'b', ARRAY['{{\"s\": 1}}']::JSONB[])"))?, "\"b\"")?;
+        contains(
+            &kit.session.error(&format!("CALL flow.push_steps({flow_id}, 'b', ARRAY['{{\"s\": 1}}']::JSONB[])"))?,
+            "\"b\"",
+        )?;
         contains(&kit.session.error("CALL flow.push_steps(999999, 'a', ARRAY['{\"s\": 1}']::JSONB[])")?, "999999")?;
         kit.session.run(&format!("SELECT flow.cancel({flow_id})"))
     });
@@ -70,7 +75,10 @@ fn c7_e1_steps_may_end_before_the_own_task_does() {
         )?;
         let flow_id = kit.run_to_end()?;
         same(kit.nodes(flow_id)?, "a Finished, b Finished")?;
-        same(kit.session.text("SELECT string_agg(what, ' ' ORDER BY at) FROM t.log WHERE what NOT LIKE 'a_'")?, "own b")?;
+        same(
+            kit.session.text("SELECT string_agg(what, ' ' ORDER BY at) FROM t.log WHERE what NOT LIKE 'a_'")?,
+            "own b",
+        )?;
         same(kit.session.number("SELECT count(*) FROM t.log WHERE what LIKE 'a_'")?, 2)
     });
 }

@@ -102,7 +102,8 @@ fn c12_a_callback_that_traps_the_cancel_leaves_nothing() {
 #[test]
 fn c12_a_waiting_asynchronous_task_times_out() {
     test("c12_async", |kit| {
-        kit.session.run(r#"SELECT async.configure('{"targets": [{"target": "later", "asynchronous_finish": true}]}')"#)?;
+        kit.session
+            .run(r#"SELECT async.configure('{"targets": [{"target": "later", "asynchronous_finish": true}]}')"#)?;
         kit.flow(r#"{"node": "a", "routine": "t.nothing", "target": "later", "node_timeout": "400 ms"}"#)?;
         let clock = Clock::start();
         let flow_id = kit.run_to_end()?;

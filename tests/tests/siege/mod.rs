@@ -36,12 +36,17 @@ pub struct Siege<'d> {
     database: &'d Database<'d>,
     steps: usize,
     runs: Vec<i64>,
+    /// Tasks that must have ended before the next kill, so that each kill hits other tasks.
+    ended: i64,
     session: Option<Session>,
 }
 
+/// So many more tasks end between two kills.
+const PROGRESS: i64 = 100;
+
 impl<'d> Siege<'d> {
     pub fn new(database: &'d Database<'d>, steps: usize) -> Siege<'d> {
-        Siege { database, steps, runs: Vec::new(), session: None }
+        Siege { database, steps, runs: Vec::new(), ended: PROGRESS, session: None }
     }
 
     /// Counts a run in that somebody else has started.
@@ -107,21 +112,22 @@ impl<'d> Siege<'d> {
             if let Ok(Some(step)) = self.step_in_flight() {
                 return Ok(step);
             }
-            std::thread::sleep(Duration::from_millis(3));
+            std::thread::sleep(Duration::from_millis(10));
         }
         bail!("no step was in flight for 60 seconds: the run is stuck\n{}", self.database.report())
     }
 
     fn step_in_flight(&mut self) -> Result<Option<InFlight>> {
-        let steps = self.steps;
+        let (steps, ended) = (self.steps, self.ended);
         let session = self.session()?;
         let found = session.query_opt(
-            "SELECT r.task_id, r.pid
-             FROM async.running() r
+            "SELECT r.task_id, r.pid, n.ended
+             FROM (SELECT count(*) AS ended FROM async.task WHERE processed IS NOT NULL) n, async.running() r
              JOIN async.task t ON t.task_id = r.task_id AND t.is_step
              JOIN pg_stat_activity a ON a.pid = r.pid AND a.wait_event = 'PgSleep'
+             WHERE n.ended >= $1
              ORDER BY random() LIMIT 1",
-            &[],
+            &[&ended],
         );
         let found = match found {
             Ok(found) => found,
@@ -131,6 +137,7 @@ impl<'d> Siege<'d> {
             }
         };
         if let Some(row) = found {
+            self.ended = row.get::<_, i64>(2) + PROGRESS;
             return Ok(Some(InFlight { task_id: row.get(0), worker: row.get(1) }));
         }
         if !session.truth("SELECT EXISTS (SELECT FROM flow.flow WHERE processed IS NULL)")? {

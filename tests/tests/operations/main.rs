@@ -1,0 +1,21 @@
+//! What an administrator lives through: several databases, copies, standbys, dumps, too few places, odd roles, attackers.
+//! Each test's name says the rule. Most share one cluster, a database for each; some need one of their own.
+
+mod databases;
+mod dumps;
+mod forging;
+mod idle;
+mod injection;
+mod kit;
+mod launcher;
+mod operating;
+mod places;
+mod retention;
+mod roles;
+mod settings_of_roles;
+mod shadowing;
+mod snapshots;
+mod standby;
+mod template_copies;
+mod traps;
+mod unloaded;
