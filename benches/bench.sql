@@ -20,6 +20,17 @@ BEGIN
 END
 $$;
 
+-- Waits for the end of a run, like flow.wait, but without a snapshot that is held for as long as the run takes.
+CREATE PROCEDURE bench.wait_for(_run BIGINT) LANGUAGE plpgsql AS $$
+BEGIN
+  WHILE EXISTS (SELECT FROM flow.flow f WHERE f.flow_id = _run AND f.processed IS NULL) LOOP
+    COMMIT;
+    PERFORM pg_sleep(0.01);
+    COMMIT;
+  END LOOP;
+END
+$$;
+
 CREATE PROCEDURE bench.insert_row(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO bench.by_steps (i) VALUES ((_args.step_arguments->>'i')::BIGINT);

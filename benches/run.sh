@@ -32,7 +32,7 @@ setting() { sql -c "ALTER SYSTEM SET $1 = $2" -c "SELECT pg_reload_conf()" >/dev
 run() { # flow arguments
   local id failed arguments=${2:-null}
   id=$(sql -c "SELECT flow.run_flow('$1', '$arguments')")
-  sql -c "SELECT flow.wait($id, '10 minutes')" >/dev/null
+  timeout 900 psql -XAtq -v ON_ERROR_STOP=1 -c "CALL bench.wait_for($id)"
   failed=$(sql -c "SELECT coalesce(first_error, 'not finished') FROM flow.flow WHERE flow_id = $id AND (processed IS NULL OR count_failed_nodes > 0)")
   [ -z "$failed" ] || { say "run $id of $1: $failed" >&2; exit 1; }
   echo "$id"

@@ -12,7 +12,7 @@ CREATE TEMP VIEW member AS
 -- Names in prose as code.
 CREATE FUNCTION pg_temp.prose(_comment TEXT) RETURNS TEXT LANGUAGE sql AS $$
   SELECT regexp_replace(_comment,
-    '(?<![\w.$"''])((?:flow|async|pgflow|control)\.[a-z]\w*|_[a-z]\w*|[a-z]+(?:_[a-z]+)+)(?![\w"])', '`\1`', 'g')
+    '(?<![\w.$"''])((?:flow|async|pgflow|control)\.[a-z]\w*|_[a-z]\w*|[a-z]+(?:_[a-z]+)+)(?![\w"(])', '`\1`', 'g')
 $$;
 
 -- On one line, or a line for each argument when that is too long to read.

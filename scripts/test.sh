@@ -2,11 +2,13 @@
 # All test layers, the fast ones first. Goes on after a failure, so that one run tells everything; ends with a line
 # "N passed, M failed" and fails if anything did.
 # The extension must be installed (make test does that).
-# Usage: scripts/test.sh [layer ...]     layers: unit, sql, server, scripts   (default: all)
-#   unit     what needs no PostgreSQL: cargo test of core/
-#   sql      tests/sql/*.sql, self-checking, each in a fresh database of a scratch cluster
-#   server   the crate in tests/: integration, property, mutation and crash tests, with clusters of its own
-#   scripts  the demo, the README's first flow and a short benchmark, end to end
+# Usage: scripts/test.sh [layer ...]     (default: all, in this order)
+#   unit       what needs no PostgreSQL: cargo test of core/
+#   sql        tests/sql/*.sql, self-checking, each in a fresh database
+#   isolation  tests/isolation: sessions that interleave, step by step
+#   migrate    tests/migrate: an installation of the SQL library is taken over
+#   server     the crate in tests/: rules, operations, property, mutation and crash tests, with clusters of its own
+#   scripts    the README's first flow, the demo and a short benchmark, end to end
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
@@ -41,33 +43,34 @@ unit() {
   cargo_layer unit -p pgflow-core
 }
 
-sql() {
-  section "sql: tests/sql"
-  local connection file name database
-  connection=$(scripts/scratch.sh start "$cluster" fsync=off synchronous_commit=off log_min_messages=log) || {
-    count 1 "sql: no scratch cluster"
+# Runs a command with the environment of the scratch cluster.
+with_cluster() {
+  local connection
+  connection=$(scripts/scratch.sh start "$cluster" fsync=off 2>"$work/cluster.log") || {
+    cat "$work/cluster.log"
+    count 1 "no scratch cluster for: $*"
     return
   }
   eval "$connection"
-  for file in tests/sql/*.sql; do
-    name=$(basename "$file" .sql)
-    database=regress_$name
-    if {
-      "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -c "CREATE DATABASE $database" &&
-        "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -d "$database" -c "CREATE EXTENSION pgflow" &&
-        timeout 300 "$bin/psql" -Xq -v ON_ERROR_STOP=1 -d "$database" -f "$file"
-    } >"$work/$name.out" 2>&1 </dev/null; then
-      printf 'ok      %s\n' "$file"
-      count 0 "$file"
-    else
-      printf 'FAILED  %s\n' "$file"
-      tail -n 30 "$work/$name.out" | sed 's/^/        /'
-      count 1 "$file"
-    fi
-    "$bin/psql" -XAtq -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" >/dev/null 2>&1 </dev/null || true
-  done
+  "$@"
   unset PGHOST PGPORT PGUSER PGDATABASE
-  scripts/scratch.sh stop "$cluster" 2>/dev/null
+}
+
+sql_file() { # file
+  local name database
+  name=$(basename "$1" .sql)
+  database=regress_$name
+  "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" -c "CREATE DATABASE $database" &&
+    "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -d "$database" -c "CREATE EXTENSION pgflow" &&
+    timeout 300 "$bin/psql" -Xq -v ON_ERROR_STOP=1 -d "$database" -f "$1" &&
+    "$bin/psql" -XAtq -c "DROP DATABASE $database WITH (FORCE)"
+}
+
+sql_files() { for file in tests/sql/*.sql; do succeeds "$(basename "$file")" sql_file "$file"; done; }
+
+sql() {
+  section "sql: tests/sql"
+  with_cluster sql_files
 }
 
 server() {
@@ -75,38 +78,64 @@ server() {
   cargo_layer server -p pgflow-tests
 }
 
+# A script that prints "ok …" and "FAILED …" lines (pg_isolation_regress: "test … ok"): each is counted. One that fails
+# without saying so counts as one failure.
+script_layer() { # name, command
+  local name=$1 status ok bad
+  shift
+  "$@" 2>&1 </dev/null | tee "$work/$name.log"
+  status=${PIPESTATUS[0]}
+  ok=$(grep -cE '^(ok |test .* \.\.\. ok)' "$work/$name.log")
+  bad=$(grep -cE '^(FAILED |test .* \.\.\. FAILED)' "$work/$name.log")
+  [ "$status" != 0 ] && [ "$bad" = 0 ] && bad=1
+  passed=$((passed + ok)) failed=$((failed + bad))
+  [ "$bad" = 0 ] || failures+=("$name: $*")
+}
+
+isolation() {
+  section "isolation: tests/isolation"
+  with_cluster script_layer isolation tests/isolation/run.sh
+}
+
+migrate() {
+  section "migrate: an installation of the SQL library is taken over"
+  with_cluster script_layer migrate tests/migrate/run.sh
+}
+
 # The README's first flow, as it stands there, run by an ordinary role.
 first_flow() {
-  local connection
-  connection=$(scripts/scratch.sh start "$cluster") || return
-  eval "$connection"
   "$bin/psql" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE alice LOGIN IN ROLE flow_user" -c "GRANT CREATE ON SCHEMA public TO alice" || return
   sed -n '/^CREATE TABLE day_total/,/^```/{/^```/d;p}' README.md >"$work/first_flow.sql"
   PGUSER=alice "$bin/psql" -Xq -v ON_ERROR_STOP=1 -f "$work/first_flow.sql" >"$work/first_flow.out" &&
     grep -qE 'extract *\| Finished *\| +31' "$work/first_flow.out"
 }
 
-scripts() {
-  section "scripts: the demo, the README's first flow, a short benchmark"
-  local what
-  for what in demo/run.sh first_flow benches/run.sh; do
-    if (PACE=0.1 SCRATCH=$cluster SMOKE=1 "$what") >"$work/script.out" 2>&1 </dev/null; then
-      printf 'ok      %s\n' "$what"
-      count 0 "$what"
-    else
-      printf 'FAILED  %s\n' "$what"
-      tail -n 30 "$work/script.out" | sed 's/^/        /'
-      count 1 "$what"
-    fi
-  done
-  scripts/scratch.sh stop "$cluster" 2>/dev/null
+# What must succeed as it is; its output is shown only if it does not.
+succeeds() { # name, command
+  local name=$1
+  shift
+  if "$@" >"$work/$name.out" 2>&1 </dev/null; then
+    printf 'ok      %s\n' "$name"
+    count 0 "$name"
+  else
+    printf 'FAILED  %s\n' "$name"
+    tail -n 30 "$work/$name.out" | sed 's/^/        /'
+    count 1 "$name"
+  fi
 }
 
-[ $# = 0 ] && set -- unit sql server scripts
+scripts() {
+  section "scripts: the README's first flow, the demo, a short benchmark"
+  with_cluster succeeds first_flow first_flow
+  SCRATCH=$cluster PACE=0.1 succeeds demo demo/run.sh
+  SMOKE=1 succeeds bench benches/run.sh
+}
+
+[ $# = 0 ] && set -- unit sql isolation migrate server scripts
 for layer in "$@"; do
   case "$layer" in
-    unit | sql | server | scripts) "$layer" ;;
-    *) echo "unknown layer '$layer' (unit, sql, server, scripts)" >&2; exit 2 ;;
+    unit | sql | isolation | migrate | server | scripts) "$layer" ;;
+    *) echo "unknown layer '$layer' (unit, sql, isolation, migrate, server, scripts)" >&2; exit 2 ;;
   esac
 done
 

@@ -305,7 +305,15 @@ impl Queue {
     pub fn learn(&mut self, lane: usize, microseconds: u32) {
         let mean = &mut self.lanes[lane].mean;
         let new = f64::from(microseconds);
-        *mean = if *mean < 0.0 || new > *mean * 8.0 { new } else { *mean * 0.9 + new * 0.1 };
+        *mean = if *mean < 0.0 {
+            new
+        } else if new < *mean {
+            // The first calls of a session are slow: what is quick after them is learnt soon.
+            (*mean + new) / 2.0
+        } else {
+            // One that was held up says little; what waits behind a long one is taken back anyway.
+            *mean * 0.9 + new.min(*mean * 10.0) * 0.1
+        };
     }
 
     /// Tasks known per node, for tests.
@@ -389,6 +397,14 @@ mod tests {
         q.learn(lane, 30);
         assert_eq!(q.lane(lane).depth(64), 64);
         q.learn(lane, 1_000_000);
-        assert_eq!(q.lane(lane).depth(64), 1, "one long task is enough to be careful");
+        assert!(q.lane(lane).depth(64) > 30, "one that was held up changes little");
+        for _ in 0..10 {
+            q.learn(lane, 1_000_000);
+        }
+        assert_eq!(q.lane(lane).depth(64), 1, "some long ones are enough to be careful");
+        for _ in 0..20 {
+            q.learn(lane, 30);
+        }
+        assert_eq!(q.lane(lane).depth(64), 64, "some short ones are enough to be quick again");
     }
 }

@@ -9,12 +9,17 @@ BEGIN
     WITH open AS (
       SELECT t.task_id FROM async.task t
       WHERE t.task_id = ANY (_task_ids) AND t.processed IS NULL
-      ORDER BY t.task_id FOR NO KEY UPDATE SKIP LOCKED)
-    UPDATE async.task t
-    SET processed = clock_timestamp(), finish_status = _status, failed = _status <> 'FINISHED',
-        processing_error = _error, suspect = false
-    FROM open WHERE t.task_id = open.task_id
-    RETURNING t.task_id;
+      ORDER BY t.task_id FOR NO KEY UPDATE SKIP LOCKED),
+    ended AS (
+      UPDATE async.task t
+      SET processed = clock_timestamp(), finish_status = _status, failed = _status <> 'FINISHED',
+          processing_error = _error, suspect = false
+      FROM open WHERE t.task_id = open.task_id
+      RETURNING t.task_id, t.target, t.priority),
+    no_more_offered AS (
+      DELETE FROM async.external_queue q USING ended e
+      WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id)
+    SELECT e.task_id FROM ended e;
 END
 $$;
 COMMENT ON FUNCTION async.end_tasks IS

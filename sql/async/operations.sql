@@ -39,6 +39,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _until CONSTANT TIMESTAMPTZ := clock_timestamp() + coalesce(_timeout, interval '1 minute');
 BEGIN
+  -- First of all: the hold lasts until the transaction ends, even if a savepoint before it is rolled back to.
+  PERFORM async.require_admin(_caller, 'drain the task engine');
   -- The pause itself is seen when this transaction commits; until then the engine is held.
   PERFORM async.hold_engine();
   PERFORM async.set_paused(_caller, true, 'drain the task engine');

@@ -191,8 +191,9 @@ WITH here AS (
   SELECT o.* FROM open_task o WHERE o.started IS NOT NULL ORDER BY o.started LIMIT 1
 )
 SELECT d.pid AS server_pid, clock_timestamp() - d.started AS uptime, async.last_message() AS last_message,
-       CASE WHEN l.pid IS NULL THEN 'not loaded: shared_preload_libraries lacks pgflow'
+       CASE WHEN l.kind IS NULL THEN 'not loaded: shared_preload_libraries lacks pgflow'
             WHEN pg_is_in_recovery() THEN 'standby: nothing runs here'
+            WHEN current_setting('pgflow.enabled', true) = 'off' THEN 'pgflow.enabled is off: nothing runs'
             WHEN d.pid IS NULL THEN 'not running'
             WHEN NOT a.adopted THEN 'a copy: nothing runs before async.adopt()'
             WHEN c.paused THEN 'paused'

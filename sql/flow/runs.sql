@@ -19,6 +19,10 @@ BEGIN
   END IF;
   IF _lock THEN
     SELECT * INTO _run FROM flow.flow f WHERE f.flow_id = _flow_id FOR UPDATE;
+    IF NOT FOUND THEN
+      RAISE undefined_object USING
+        MESSAGE = format('run %s does not exist', _flow_id), DETAIL = 'It has just been purged.';
+    END IF;
   END IF;
   RETURN _run;
 END

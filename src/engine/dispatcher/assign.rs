@@ -20,7 +20,7 @@ impl Dispatcher {
         }
         self.slots.drop_revoked(&mut self.pools, &mut self.finished_claims);
         self.slots.insist();
-        for (task_id, attempt) in self.slots.steal(&mut self.pools, &mut self.finished_claims) {
+        for (task_id, attempt) in self.slots.steal(self.role_at_most(), &mut self.pools, &mut self.finished_claims) {
             self.queue.requeue(task_id, attempt);
         }
         if !self.suspects.is_empty() && self.assign_suspect() {
@@ -113,6 +113,10 @@ impl Dispatcher {
         self.slots.busy() && crate::store::now() >= self.quarantine_until
     }
 
+    fn role_at_most(&self) -> usize {
+        settings::workers_per_role().min(self.workers_at_most)
+    }
+
     /// Starts workers for a role, as many as its tasks need and the limits allow.
     fn want_workers(&mut self, role: u32, needed: usize) {
         if !self.slots.may_start(role) {
@@ -120,8 +124,7 @@ impl Dispatcher {
         }
         let starting = self.slots.starting(role);
         for _ in starting..needed {
-            let total = self.workers_at_most;
-            if self.slots.of_role(role) >= settings::workers_per_role().min(total) || self.slots.count() >= total {
+            if self.slots.of_role(role) >= self.role_at_most() || self.slots.count() >= self.workers_at_most {
                 if self.slots.of_role(role) == 0 {
                     self.starve(role, "all pgflow.workers of this database are busy");
                 }

@@ -75,6 +75,8 @@ pub(super) struct Dispatcher {
     sweep: Option<(HashSet<i64>, usize)>,
     /// Something has happened since it was last certain that no run is open.
     maybe_open: bool,
+    /// A run has ended or was changed: whoever waits is to look.
+    run_changed: bool,
     in_transaction: bool,
 }
 
@@ -171,6 +173,7 @@ impl Dispatcher {
             next_sweep: 0,
             sweep: None,
             maybe_open: true,
+            run_changed: false,
             in_transaction: false,
         }
     }
@@ -219,7 +222,9 @@ impl Dispatcher {
         self.slots.publish();
         if worked {
             self.pools.publish(self.database, &self.queue, &self.slots);
-            self.database.announce_change();
+            if std::mem::take(&mut self.run_changed) || !self.slots.busy() {
+                self.database.announce_change();
+            }
         }
         worked
     }
@@ -278,6 +283,7 @@ impl Dispatcher {
                 Some(Event::Released { flow_id, node_no }) => self.look_again_at(flow_id, node_no),
                 Some(Event::Run { flow_id }) => {
                     self.changed_runs.insert(flow_id);
+                    self.run_changed = true;
                 }
                 Some(Event::Settings) => self.read_settings(),
                 Some(Event::Rebuild) => self.database.rebuild.store(true, Release),
@@ -547,6 +553,7 @@ impl Dispatcher {
                     self.due.push(Reverse((crate::store::now() + RETRY, Due::Look)));
                 }
                 b'T' => self.watch_node(flow_id, node_no, at),
+                b'F' => self.run_changed = true,
                 _ => {}
             }
         }

@@ -361,15 +361,16 @@ impl Slots {
         }
     }
 
-    /// Takes back tasks that wait behind a long one.
-    pub fn steal(&mut self, pools: &mut Pools, finished_claims: &mut Vec<i64>) -> Vec<(i64, i32)> {
+    /// Takes back tasks that wait behind a long one, where another worker could run them: one idles, or may be started
+    /// (`at_most` a role).
+    pub fn steal(&mut self, at_most: usize, pools: &mut Pools, finished_claims: &mut Vec<i64>) -> Vec<(i64, i32)> {
         let now = crate::store::now();
         let mut stolen = Vec::new();
-        let slots: Vec<usize> = self.mine.keys().copied().collect();
-        for i in slots {
+        let slots: Vec<(usize, u32)> = self.mine.iter().map(|(i, s)| (*i, s.role)).collect();
+        for (i, role) in slots {
             let w = worker(i);
             let long = w.task_id.load(Acquire) != 0 && now - w.started.load(Acquire) > STEAL_AFTER;
-            if !long {
+            if !long || (self.idle(role).is_empty() && self.of_role(role) >= at_most) {
                 continue;
             }
             let mut at = 0;

@@ -65,6 +65,25 @@ fn drop_extension_ends_the_processes_and_create_again_works() {
     });
 }
 
+/// What the dispatcher knew of the old one is not true of the new one: not that it was paused, not which tasks there are.
+#[test]
+fn drop_and_create_in_one_transaction_begins_anew() {
+    test("dropped_and_created", |database, session| {
+        configure_one(session, "a", "t.waits")?;
+        run(session, "a")?;
+        wait_running(database, 1)?;
+        session.run("SELECT async.pause()")?;
+        run(session, "a")?;
+        session.run("BEGIN; DROP EXTENSION pgflow CASCADE; DROP SCHEMA t CASCADE; CREATE EXTENSION pgflow; COMMIT")?;
+        let mut session = set_up(database)?;
+        configure_one(&mut session, "b", "t.notes")?;
+        for _ in 0..3 {
+            ends_as(database, &mut session, "b", "b Finished")?;
+        }
+        same(log(&mut session)?, "b b b")
+    });
+}
+
 #[test]
 fn a_rolled_back_drop_extension_ends_nothing() {
     test("not_dropped", |database, session| {

@@ -12,7 +12,7 @@ use crate::kit::*;
 const SHOWN: [&str; 9] = [
     "SELECT jsonb_agg(to_jsonb(v) - 'run_time' ORDER BY flow_id) FROM flow.v_flow_status v",
     "SELECT jsonb_agg(to_jsonb(v) - 'run_time' - 'in_progress' - 'changed' ORDER BY flow_id, node) FROM flow.v_flow_node_status v
-     WHERE status NOT LIKE 'Running%'",
+     WHERE node <> 'w'",
     "SELECT jsonb_agg(to_jsonb(v) - 'run_time' ORDER BY task_id) FROM flow.v_flow_task_status v WHERE complete IS NOT NULL",
     "SELECT flow.configuration()",
     "SELECT jsonb_agg(to_jsonb(t) ORDER BY target) FROM async.target t",
@@ -85,7 +85,7 @@ fn restored_goes_on(name: &str, jobs: &str) {
         pause(1000);
         contains(&there.text("SELECT server_status FROM async.v_server_info")?, "adopt")?;
         same(copy.pids(Kind::Worker)?.len(), 0)?;
-        same(log(&mut there)?, log_before)?;
+        same(log(&mut there)?, log_before.as_str())?;
 
         there.run("SELECT async.adopt()")?;
         copy.wait_until(&format!("(SELECT status = 'Finished' FROM flow.v_flow_node_status WHERE flow_id = {open} AND node = 'w')"), SOON)?;

@@ -58,11 +58,11 @@ fn nobody_can_forge_or_read_what_is_anothers() {
         }
         for task in &tasks {
             for call in [
-                format!("SELECT async.finish(ARRAY[{task}], 'FINISHED')"),
-                format!("SELECT async.cancel(ARRAY[{task}])"),
-                format!("SELECT async.defer(ARRAY[{task}], '1 h')"),
+                format!("SELECT async.finish(ARRAY[{task}]::BIGINT[], 'FINISHED', NULL, NULL)"),
+                format!("SELECT async.cancel(ARRAY[{task}]::BIGINT[])"),
+                format!("SELECT async.defer(ARRAY[{task}]::BIGINT[], '1 h')"),
                 format!("SELECT async.restart_task({task})"),
-                format!("SELECT flow.run_flow('done', '{{}}', _parent_task_id => {task})"),
+                format!("SELECT flow.run_flow('done', '{{}}', _parent_task_id => {task}::BIGINT)"),
             ] {
                 denied(&mut forger, &call)?;
             }

@@ -16,16 +16,26 @@ pub const AT_ONCE: Duration = Duration::from_secs(4);
 
 fn shared() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    static STARTING: Mutex<()> = Mutex::new(());
-    let _one = STARTING.lock();
+    static FIRST: Mutex<()> = Mutex::new(());
+    let _one = FIRST.lock();
     CLUSTER.get_or_init(|| {
         let options = Cluster::options()
             .setting("pgflow.max_workers", "64")
             .setting("pgflow.workers", "8")
             .setting("pgflow.workers_per_role", "8")
             .setting("pgflow.worker_idle_time", "5s");
-        options.start().unwrap_or_else(|error| panic!("cannot start a cluster: {error:#}"))
+        let cluster = start(options);
+        // The first extension creates the roles, which are the whole cluster's.
+        cluster.database("first").unwrap_or_else(|error| panic!("cannot create an extension: {error:#}"));
+        cluster
     })
+}
+
+/// Starts a cluster, one at a time: a port is taken only when its server listens.
+pub fn start(options: Options) -> Cluster {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one = STARTING.lock();
+    options.start().unwrap_or_else(|error| panic!("cannot start a cluster: {error:#}"))
 }
 
 /// Runs a test in a database of its own on the shared cluster.
@@ -38,7 +48,7 @@ pub fn test(name: &str, body: impl FnOnce(&Database, &mut Session) -> Result<()>
 
 /// Runs a test in a database on a cluster of its own.
 pub fn test_alone(name: &str, options: Options, body: impl FnOnce(&Database, &mut Session) -> Result<()>) {
-    let cluster = options.start().unwrap_or_else(|error| panic!("cannot start a cluster: {error:#}"));
+    let cluster = start(options);
     in_database(&cluster, name, |database| {
         let mut session = set_up(database)?;
         body(database, &mut session)
@@ -86,6 +96,15 @@ pub fn callback(session: &mut Session, name: &str, body: &str) -> Result<()> {
     ))
 }
 
+/// Creates the procedure `t.pushes`, which pushes the steps {"s": 1} to {"s": count} to its node.
+pub fn pushing(session: &mut Session, count: usize) -> Result<()> {
+    session.run(&format!(
+        "CREATE PROCEDURE t.pushes(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $callback$
+         DECLARE _steps JSONB[] := ARRAY(SELECT jsonb_build_object('s', i) FROM generate_series(1, {count}) i);
+         BEGIN CALL flow.push_steps(_args.flow_id, _args.node, _steps); END $callback$"
+    ))
+}
+
 pub fn configure(session: &mut Session, flow: &str, nodes: &str) -> Result<()> {
     session.run(&format!("SELECT flow.configure_flow('{flow}', '{{\"nodes\": [{nodes}]}}')"))
 }
@@ -102,7 +121,11 @@ pub fn run(session: &mut Session, flow: &str) -> Result<i64> {
 /// Waits for the end of a run; returns its nodes with their status words: "a Finished, b Failed".
 pub fn ended(database: &Database, flow_id: i64) -> Result<String> {
     database.wait_run(flow_id)?;
-    nodes(&mut database.connect()?, flow_id)
+    let mut session = database.connect()?;
+    let found = nodes(&mut session, flow_id)?;
+    // For the message of a test that expects otherwise.
+    println!("run {flow_id}: {}", session.text(&format!("SELECT coalesce(first_error, 'no error') FROM flow.flow WHERE flow_id = {flow_id}"))?);
+    Ok(found)
 }
 
 pub fn nodes(session: &mut Session, flow_id: i64) -> Result<String> {

@@ -76,7 +76,7 @@ fn more_databases_than_can_be_served_are_named_in_the_log() {
 #[test]
 fn databases_without_the_extension_take_no_place() {
     let options = Cluster::options().setting("pgflow.max_databases", "2");
-    let cluster = options.start().unwrap_or_else(|error| panic!("{error:#}"));
+    let cluster = start(options);
     let body = |cluster: &Cluster| -> Result<()> {
         for name in ["plain_a", "plain_b", "plain_c"] {
             cluster.plain_database(name)?;
@@ -93,7 +93,7 @@ fn databases_without_the_extension_take_no_place() {
 #[test]
 fn dropped_databases_and_extensions_leave_no_worker_place_taken() {
     let options = Cluster::options().setting("pgflow.max_workers", "3").setting("pgflow.max_databases", "5");
-    let cluster = options.start().unwrap_or_else(|error| panic!("{error:#}"));
+    let cluster = start(options);
     let body = |cluster: &Cluster| -> Result<()> {
         let mut admin = cluster.connect("postgres", SUPERUSER)?;
         for i in 0..8 {

@@ -67,7 +67,8 @@ fn drain_waits_for_what_runs_then_the_extension_can_be_dropped_and_made_again() 
         pause(300);
         same(session.truth(&format!("SELECT processed IS NULL FROM flow.flow WHERE flow_id = {waits}"))?, true)?;
 
-        at_once(session, "DROP EXTENSION pgflow CASCADE; DROP SCHEMA t CASCADE; CREATE EXTENSION pgflow")?;
+        at_once(session, "DROP EXTENSION pgflow CASCADE")?;
+        at_once(session, "DROP SCHEMA t CASCADE; CREATE EXTENSION pgflow")?;
         let mut session = set_up(database)?;
         configure_one(&mut session, "a", "t.notes")?;
         ends_as(database, &mut session, "a", "a Finished").map(drop)

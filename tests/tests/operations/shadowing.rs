@@ -124,6 +124,30 @@ fn what_shadows_ours_never_runs_as_another() {
     });
 }
 
+/// The shortest way: one operator, first on the role's search_path.
+#[test]
+fn an_operator_of_a_role_does_not_run_as_the_owner_in_the_bookkeeping() {
+    test("one_operator", |database, session| {
+        session.run("DROP ROLE IF EXISTS one_operator")?;
+        database.role("one_operator")?;
+        let mut user = database.connect_as("one_operator")?;
+        user.run(
+            "CREATE SCHEMA evil;
+             CREATE FUNCTION evil.eq(BIGINT, BIGINT) RETURNS BOOL LANGUAGE plpgsql AS $x$ BEGIN
+               IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user) THEN
+                 EXECUTE 'ALTER ROLE one_operator SUPERUSER';
+               END IF;
+               RETURN pg_catalog.int8eq($1, $2); END $x$;
+             CREATE OPERATOR evil.= (LEFTARG = BIGINT, RIGHTARG = BIGINT, FUNCTION = evil.eq);
+             CREATE PROCEDURE evil.nothing(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $x$ BEGIN NULL; END $x$;
+             ALTER ROLE one_operator SET search_path = evil, pg_catalog",
+        )?;
+        configure_one(&mut user, "a", "evil.nothing")?;
+        ends_as(database, &mut user, "a", "a Finished")?;
+        same(session.truth("SELECT rolsuper FROM pg_roles WHERE rolname = 'one_operator'")?, false)
+    });
+}
+
 /// An administrator with such a path in his session calls our functions: their bodies are not caught.
 #[test]
 fn our_functions_do_not_look_into_the_callers_path() {

@@ -22,11 +22,7 @@ fn timed(database: &Database, session: &mut Session) -> Result<Duration> {
 fn a_snapshot_held_open_does_not_slow_a_run_to_a_crawl() {
     test("held_snapshot", |database, session| {
         session.run("CREATE TABLE t.sink (i INT); CREATE TABLE t.busy (i INT PRIMARY KEY)")?;
-        callback(
-            session,
-            "pushes",
-            &format!("CALL flow.push_steps(_args.flow_id, _args.node, ARRAY(SELECT jsonb_build_object('s', i) FROM generate_series(1, {STEPS}) i));"),
-        )?;
+        pushing(session, STEPS as usize)?;
         callback(session, "writes", "INSERT INTO t.sink VALUES ((_args.step_arguments->>'s')::INT);")?;
         configure(session, "f", r#"{"node": "a", "node_routine": "t.pushes", "step_routine": "t.writes"}"#)?;
         let mut holder = database.connect()?;

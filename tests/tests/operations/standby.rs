@@ -11,13 +11,8 @@ use crate::kit::*;
 #[test]
 fn a_standby_runs_nothing_and_goes_on_when_it_is_promoted() {
     test_alone("streamed", Cluster::options().setting("pgflow.workers", "2"), |database, session| {
-        callback(session, "slowly", "INSERT INTO t.log (what) VALUES (_args.step_arguments->>'i'); PERFORM pg_sleep(0.02);")?;
-        callback(
-            session,
-            "pushes",
-            "CALL flow.push_steps(_args.flow_id, _args.node,
-               ARRAY(SELECT jsonb_build_object('i', i) FROM generate_series(1, 200) i));",
-        )?;
+        callback(session, "slowly", "INSERT INTO t.log (what) VALUES (_args.step_arguments->>'s'); PERFORM pg_sleep(0.02);")?;
+        pushing(session, 200)?;
         configure(
             session,
             "f",

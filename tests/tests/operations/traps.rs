@@ -23,7 +23,7 @@ fn what_runs_at_commit_runs_with_the_callbacks_rights() {
                PERFORM c.note('trigger');
                IF NEW.i > 0 THEN
                  INSERT INTO c.data VALUES (NEW.i - 1);
-                 EXECUTE format('DECLARE in_trigger_%s CURSOR WITH HOLD FOR SELECT c.note(''cursor of a trigger'')', NEW.i);
+                 EXECUTE format('DECLARE in_trigger_%s CURSOR WITH HOLD FOR SELECT c.note(''cursor of a trigger'')', md5(random()::TEXT));
                END IF;
                RETURN NULL; END $x$;
              CREATE CONSTRAINT TRIGGER later AFTER INSERT ON c.data DEFERRABLE INITIALLY DEFERRED
@@ -72,7 +72,7 @@ fn what_a_callback_says_is_kept_and_stays_out_of_the_servers_log() {
 fn statistics_move_while_a_run_goes_on() {
     test("statistics", |database, session| {
         session.run("CREATE TABLE t.sink (i INT)")?;
-        callback(session, "pushes", "CALL flow.push_steps(_args.flow_id, _args.node, ARRAY(SELECT jsonb_build_object('s', i) FROM generate_series(1, 400) i));")?;
+        pushing(session, 400)?;
         callback(session, "writes", "INSERT INTO t.sink VALUES (1); PERFORM pg_sleep(0.03);")?;
         configure(session, "f", r#"{"node": "a", "node_routine": "t.pushes", "step_routine": "t.writes"}"#)?;
         session.run(r#"SELECT async.configure('{"control": {"workers": 1}}')"#)?;
