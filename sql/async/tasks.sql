@@ -2,7 +2,8 @@
 -- dispatcher is told when it commits.
 
 CREATE FUNCTION async.task(
-  _query TEXT, target TEXT, task_data JSONB DEFAULT NULL, priority INT DEFAULT 0, concurrency_pool TEXT DEFAULT NULL,
+  _query TEXT, target TEXT DEFAULT NULL, task_data JSONB DEFAULT NULL, priority INT DEFAULT 0,
+  concurrency_pool TEXT DEFAULT NULL,
   manual_timeout INTERVAL DEFAULT NULL, track_yielded BOOL DEFAULT NULL)
 RETURNS async.task_push_t LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(task_data, target, priority, _query, concurrency_pool, manual_timeout, track_yielded)::async.task_push_t;

@@ -13,7 +13,7 @@ const SHOWN: [&str; 9] = [
     "SELECT jsonb_agg(to_jsonb(v) - 'run_time' ORDER BY flow_id) FROM flow.v_flow_status v",
     "SELECT jsonb_agg(to_jsonb(v) - 'run_time' - 'in_progress' - 'changed' ORDER BY flow_id, node) FROM flow.v_flow_node_status v
      WHERE node <> 'w'",
-    "SELECT jsonb_agg(to_jsonb(v) - 'run_time' ORDER BY task_id) FROM flow.v_flow_task_status v WHERE complete IS NOT NULL",
+    "SELECT jsonb_agg(to_jsonb(v) - 'run_time' ORDER BY task_id) FROM flow.v_flow_task_status v WHERE node <> 'w'",
     "SELECT flow.configuration()",
     "SELECT jsonb_agg(to_jsonb(t) ORDER BY target) FROM async.target t",
     "SELECT jsonb_agg(to_jsonb(t) ORDER BY 1) FROM async.concurrency_pool t",
