@@ -13,8 +13,12 @@ BEGIN
     ended AS (
       UPDATE async.task t
       SET processed = clock_timestamp(), finish_status = _status, failed = _status <> 'FINISHED',
-          processing_error = _error, suspect = false
-      FROM open WHERE t.task_id = open.task_id
+          processing_error = _error, suspect = false,
+          -- The attempt that runs ends here.
+          consumed = coalesce(r.started, t.consumed), first_consumed = coalesce(t.first_consumed, r.started),
+          attempt = coalesce(r.attempt, t.attempt)
+      FROM open LEFT JOIN async.running() r ON r.task_id = open.task_id
+      WHERE t.task_id = open.task_id
       RETURNING t.task_id, t.target, t.priority),
     no_more_offered AS (
       DELETE FROM async.external_queue q USING ended e

@@ -71,6 +71,8 @@ fn restored_goes_on(name: &str, jobs: &str) {
         dumped_and_restored(original, name, jobs)?;
         let copy = Database::new(original.cluster, name);
         let mut there = copy.connect()?;
+        let marks = "SELECT format('open_low %s next_low %s', open_low, next_low) FROM async.engine_state";
+        println!("original {}; restored {}", session.text(marks)?, there.text(marks)?);
         let log_before = log(&mut there)?;
         open_gate(&mut there)?;
 
@@ -90,8 +92,10 @@ fn restored_goes_on(name: &str, jobs: &str) {
         there.run("SELECT async.adopt()")?;
         copy.wait_until(&format!("(SELECT status = 'Finished' FROM flow.v_flow_node_status WHERE flow_id = {open} AND node = 'w')"), SOON)?;
         there.run(&format!(
-            "CALL flow.finish((SELECT ROW(f.flow_id, f.flow, f.arguments, n.node, '{{}}', n.task_id)::flow.callback_arguments_t
-               FROM flow.flow f JOIN flow.flow_node n USING (flow_id) WHERE f.flow_id = {open} AND n.node = 'b'))"
+            "DO $$ DECLARE _args flow.callback_arguments_t; BEGIN
+               SELECT f.flow_id, f.flow, f.arguments, n.node, '{{}}', n.task_id INTO _args
+                 FROM flow.flow f JOIN flow.flow_node n USING (flow_id) WHERE f.flow_id = {open} AND n.node = 'b';
+               CALL flow.finish(_args); END $$"
         ))?;
         same(ended(&copy, open)?, "a Finished, b Finished, c Finished, w Finished")?;
         same(log(&mut there)?.replace(&log_before, "").trim(), "w c c1 c2")?;
