@@ -4,26 +4,32 @@
 -- Ends open tasks; returns those it ended.
 CREATE FUNCTION async.end_tasks(_task_ids BIGINT[], _status async.finish_status_t, _error TEXT)
 RETURNS SETOF BIGINT LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _piece BIGINT[];
 BEGIN
-  RETURN QUERY
-    WITH open AS (
-      SELECT t.task_id FROM async.task t
-      WHERE t.task_id = ANY (_task_ids) AND t.processed IS NULL
-      ORDER BY t.task_id FOR NO KEY UPDATE SKIP LOCKED),
-    ended AS (
-      UPDATE async.task t
-      SET processed = clock_timestamp(), finish_status = _status, failed = _status <> 'FINISHED',
-          processing_error = _error, suspect = false,
-          -- The attempt that runs ends here.
-          consumed = coalesce(r.started, t.consumed), first_consumed = coalesce(t.first_consumed, r.started),
-          attempt = coalesce(r.attempt, t.attempt)
-      FROM open LEFT JOIN async.running() r ON r.task_id = open.task_id
-      WHERE t.task_id = open.task_id
-      RETURNING t.task_id, t.target, t.priority),
-    no_more_offered AS (
-      DELETE FROM async.external_queue q USING ended e
-      WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id)
-    SELECT e.task_id FROM ended e;
+  -- In pieces: a row that changes meanwhile is compared with the whole list again.
+  FOR _from IN 1 .. coalesce(cardinality(_task_ids), 0) BY 1000 LOOP
+    _piece := _task_ids[_from : _from + 999];
+    RETURN QUERY
+      WITH open AS (
+        SELECT t.task_id FROM async.task t
+        WHERE t.task_id = ANY (_piece) AND t.processed IS NULL
+        ORDER BY t.task_id FOR NO KEY UPDATE SKIP LOCKED),
+      ended AS (
+        UPDATE async.task t
+        SET processed = clock_timestamp(), finish_status = _status, failed = _status <> 'FINISHED',
+            processing_error = _error, suspect = false,
+            -- The attempt that runs ends here.
+            consumed = coalesce(r.started, t.consumed), first_consumed = coalesce(t.first_consumed, r.started),
+            attempt = coalesce(r.attempt, t.attempt)
+        FROM open LEFT JOIN async.running() r ON r.task_id = open.task_id
+        WHERE t.task_id = open.task_id
+        RETURNING t.task_id, t.target, t.priority),
+      no_more_offered AS (
+        DELETE FROM async.external_queue q USING ended e
+        WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id)
+      SELECT e.task_id FROM ended e;
+  END LOOP;
 END
 $$;
 COMMENT ON FUNCTION async.end_tasks IS

@@ -253,8 +253,9 @@ $$;
 COMMENT ON FUNCTION async.configuration_faults IS
   'Internal: everything wrong with a configuration, with JSON paths; severity "error" refuses it, "warning" does not.';
 
+-- Without jit: its long statements look costly, and compiling them takes a hundred times as long as running them.
 CREATE FUNCTION async.configure_as(_caller OID, _configuration JSONB) RETURNS VOID
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
   _faults  TEXT[];
   _found   RECORD;

@@ -114,10 +114,11 @@ BEGIN
     _all_nodes := _all_nodes || _ended_nodes;
     WITH hit AS (
       SELECT e.flow_id, d.node_no, count(*)::int AS parents,
-             min(p.node) FILTER (WHERE p.state IN ('E', 'K', 'C', 'T') AND NOT d.continue_on_failure) AS blocked_by
+             min(coalesce(p.blocked_by, p.node))
+               FILTER (WHERE p.state IN ('E', 'K', 'C', 'T') AND NOT d.continue_on_failure) AS blocked_by
       FROM unnest(_ended_flows, _ended_nodes) AS e (flow_id, node_no),
            LATERAL (SELECT x.definition_id FROM flow.flow x WHERE x.flow_id = e.flow_id OFFSET 0) r,
-           LATERAL (SELECT x.node, x.state FROM flow.flow_node x
+           LATERAL (SELECT x.node, x.state, x.blocked_by FROM flow.flow_node x
                     WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) p,
            LATERAL (SELECT x.node_no, x.continue_on_failure FROM flow.definition_edge x
                     WHERE x.definition_id = r.definition_id AND x.parent_no = e.node_no OFFSET 0) d

@@ -224,6 +224,7 @@ COMMENT ON COLUMN flow.v_flow_node_status.attempt IS 'Attempts of its own task, 
 COMMENT ON COLUMN flow.v_flow_node_status.error IS 'Why it failed or did not run.';
 COMMENT ON COLUMN flow.v_flow_node_status.skipped_by IS
   'Of a skipped node: the parent because of which it did not run.';
+COMMENT ON COLUMN flow.v_flow_node_status.node_no IS 'Its number in the version of the flow that the run keeps.';
 
 COMMENT ON COLUMN flow.v_flow_task_status.flow_id IS 'The run.';
 COMMENT ON COLUMN flow.v_flow_task_status.task_id IS 'The task; null: the node has none (yet).';

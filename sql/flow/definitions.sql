@@ -196,25 +196,33 @@ CREATE FUNCTION flow.walk_flow(
   _flow TEXT, OUT rank INT, OUT node TEXT, OUT parents TEXT[], OUT children TEXT[], OUT continue_on_failure TEXT[],
   OUT target TEXT, OUT routine TEXT, OUT step_routine TEXT, OUT steps_to_flow TEXT, OUT empty BOOL, OUT priority INT)
 RETURNS SETOF RECORD LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT n.rank, n.node, p.parents, c.children, p.continue_on_failure, coalesce(n.target, 'local'), n.routine,
-    n.step_routine, n.steps_to_flow, n.empty, n.priority
-  FROM flow.configured f
-  JOIN flow.definition_node n USING (definition_id)
-  CROSS JOIN LATERAL (
-    SELECT coalesce(array_agg(o.node ORDER BY o.node_no), '{}') AS parents,
-      coalesce(array_agg(o.node ORDER BY o.node_no) FILTER (WHERE e.continue_on_failure), '{}') AS continue_on_failure
-    FROM flow.definition_edge e
-    CROSS JOIN LATERAL (SELECT x.node, x.node_no FROM flow.definition_node x
-      WHERE x.definition_id = e.definition_id AND x.node_no = e.parent_no OFFSET 0) o
-    WHERE e.definition_id = n.definition_id AND e.node_no = n.node_no) p
-  CROSS JOIN LATERAL (
-    SELECT coalesce(array_agg(o.node ORDER BY o.node_no), '{}') AS children
-    FROM flow.definition_edge e
-    CROSS JOIN LATERAL (SELECT x.node, x.node_no FROM flow.definition_node x
-      WHERE x.definition_id = e.definition_id AND x.node_no = e.node_no OFFSET 0) o
-    WHERE e.definition_id = n.definition_id AND e.parent_no = n.node_no) c
-  WHERE f.flow = _flow
-  ORDER BY n.rank, n.node_no;
+  SELECT (w.n).rank, (w.n).node, w.parents, w.children, w.continue_on_failure, coalesce((w.n).target, 'local'),
+    (w.n).routine, (w.n).step_routine, (w.n).steps_to_flow, (w.n).empty, (w.n).priority
+  FROM (
+    SELECT u.node_no, (array_agg(u.n) FILTER (WHERE u.is_node))[1] AS n,
+      coalesce(array_agg(u.parent ORDER BY u.other_no) FILTER (WHERE u.parent IS NOT NULL), '{}') AS parents,
+      coalesce(array_agg(u.child ORDER BY u.other_no) FILTER (WHERE u.child IS NOT NULL), '{}') AS children,
+      coalesce(array_agg(u.parent ORDER BY u.other_no) FILTER (WHERE u.continue_on_failure), '{}') AS continue_on_failure
+    FROM flow.configured f
+    CROSS JOIN LATERAL (
+      SELECT x.node_no, x AS n, true AS is_node, NULL::INT AS other_no, NULL::TEXT AS parent, NULL::TEXT AS child,
+        false AS continue_on_failure
+      FROM flow.definition_node x WHERE x.definition_id = f.definition_id
+      UNION ALL
+      SELECT e.node_no, NULL::flow.definition_node, false, e.parent_no, o.node, NULL, e.continue_on_failure
+      FROM flow.definition_edge e
+      CROSS JOIN LATERAL (SELECT x.node FROM flow.definition_node x
+        WHERE x.definition_id = e.definition_id AND x.node_no = e.parent_no OFFSET 0) o
+      WHERE e.definition_id = f.definition_id
+      UNION ALL
+      SELECT e.parent_no, NULL::flow.definition_node, false, e.node_no, NULL, o.node, false
+      FROM flow.definition_edge e
+      CROSS JOIN LATERAL (SELECT x.node FROM flow.definition_node x
+        WHERE x.definition_id = e.definition_id AND x.node_no = e.node_no OFFSET 0) o
+      WHERE e.definition_id = f.definition_id) u
+    WHERE f.flow = _flow
+    GROUP BY u.node_no) w
+  ORDER BY (w.n).rank, w.node_no;
 $$;
 COMMENT ON FUNCTION flow.walk_flow IS
   'The nodes of a configured flow, parents before children. rank: length of the longest path from a node without '

@@ -28,7 +28,7 @@ CREATE TABLE flow.configured (
 CREATE INDEX ON flow.configured (definition_id);
 
 CREATE TABLE flow.definition_node (
-  definition_id           BIGINT NOT NULL REFERENCES flow.definition ON DELETE CASCADE,
+  definition_id           BIGINT NOT NULL,         -- no foreign key: it would cost as much as the row
   node_no                 INT NOT NULL,
   node                    TEXT NOT NULL,
   rank                    INT NOT NULL,            -- length of the longest path from a root: the order of locks
@@ -47,18 +47,19 @@ CREATE TABLE flow.definition_node (
   on_partial_fail         BOOL NOT NULL DEFAULT false,
   count_parents           INT NOT NULL,
   steps                   JSONB,                   -- static steps: an array of objects, or null
-  PRIMARY KEY (definition_id, node_no),
   UNIQUE (definition_id, node)
 );
+-- The key is the newest index: where statistics say that the table is empty, the planner takes the newest of equals.
+ALTER TABLE flow.definition_node ADD PRIMARY KEY (definition_id, node_no);
 
 CREATE TABLE flow.definition_edge (
-  definition_id       BIGINT NOT NULL REFERENCES flow.definition ON DELETE CASCADE,
+  definition_id       BIGINT NOT NULL,
   parent_no           INT NOT NULL,
   node_no             INT NOT NULL,
-  continue_on_failure BOOL NOT NULL DEFAULT false,
-  PRIMARY KEY (definition_id, parent_no, node_no)
+  continue_on_failure BOOL NOT NULL DEFAULT false
 );
 CREATE INDEX ON flow.definition_edge (definition_id, node_no);
+ALTER TABLE flow.definition_edge ADD PRIMARY KEY (definition_id, parent_no, node_no);
 
 CREATE SEQUENCE flow.flow_id_seq;
 

@@ -149,7 +149,7 @@ CREATE VIEW flow.v_flow_node_status WITH (security_invoker = true) AS
     r.progress_note,
     t.attempt + (r.task_id IS NOT NULL)::INT AS attempt,
     coalesce((s.n).error, t.processing_error) AS error,
-    CASE WHEN (s.n).state::"char" = 'K' THEN (s.n).blocked_by END AS skipped_by
+    CASE WHEN (s.n).state::"char" = 'K' THEN (s.n).blocked_by END AS skipped_by, s.node_no
   FROM flow.flow f
   JOIN (
     SELECT u.flow_id, u.node_no, (array_agg(u.n) FILTER (WHERE NOT u.is_step))[1] AS n,
@@ -315,7 +315,7 @@ BEGIN
   INTO _nodes
   FROM flow.v_flow_node_status s
   CROSS JOIN LATERAL (SELECT x.* FROM flow.definition_node x
-    WHERE x.definition_id = _run.definition_id AND x.node = s.node OFFSET 0) d
+    WHERE x.definition_id = _run.definition_id AND x.node_no = s.node_no OFFSET 0) d
   WHERE s.flow_id = _flow_id;
   data := flow.render_graphviz(jsonb_build_object(
     'title', format('%s / %s', _run.flow, _flow_id), 'legend', true, 'nodes', coalesce(_nodes, '[]'),

@@ -279,11 +279,13 @@ fn temporary_directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// A port from 50000 on that nobody listens on right now.
+/// A port from 50000 on that nobody listens on right now, and that no other cluster of this process has been given.
 fn free_port() -> Result<u16> {
-    let start = 50_000 + (std::process::id() % 5_000) as u16;
-    (start..60_000)
-        .chain(50_000..start)
+    const PORTS: u32 = 10_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() % PORTS * 7; // apart from the processes started at the same time
+    (0..PORTS)
+        .map(|_| 50_000 + ((start + GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS) as u16)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .context("no free port between 50000 and 60000")
 }

@@ -29,6 +29,16 @@ fn random_flows_agree_with_the_reference_model() -> Result<()> {
     Ok(())
 }
 
+/// The dispatcher's event queue overflows all the time: what it is not told it must find in the tables.
+#[test]
+fn they_agree_when_events_are_lost() -> Result<()> {
+    let seed = seed_from("PGFLOW_SEED");
+    println!("PGFLOW_SEED={seed}, event_queue_size 16");
+    let cluster = Cluster::options().setting("pgflow.event_queue_size", "16").start()?;
+    in_database(&cluster, "lost_events", |database| agree(database, seed, FLOWS / 4));
+    Ok(())
+}
+
 fn agree(database: &Database, seed: u64, flows: usize) -> Result<()> {
     let mut rng = Rng::new(seed);
     let plans: Vec<(Plan, Expected)> = (0..flows)
@@ -38,7 +48,9 @@ fn agree(database: &Database, seed: u64, flows: usize) -> Result<()> {
             (plan, expected)
         })
         .collect();
-    print_features(&plans, flows >= FLOWS)?;
+    if flows >= FLOWS {
+        print_features(&plans)?;
+    }
 
     let mut session = database.connect()?;
     play::set_up(&mut session)?;
@@ -91,7 +103,7 @@ fn kind(difference: &str) -> String {
     difference.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).take(100).collect()
 }
 
-fn print_features(plans: &[(Plan, Expected)], all_must_occur: bool) -> Result<()> {
+fn print_features(plans: &[(Plan, Expected)]) -> Result<()> {
     let mut counts = Features::new();
     for (plan, expected) in plans {
         count_features(plan, expected, &mut counts);
@@ -99,7 +111,7 @@ fn print_features(plans: &[(Plan, Expected)], all_must_occur: bool) -> Result<()
     for feature in FEATURES {
         let count = counts.get(feature).copied().unwrap_or(0);
         println!("{count:>7}  {feature}");
-        ensure!(count > 0 || !all_must_occur, "no plan has any {feature}");
+        ensure!(count > 0, "no plan has any {feature}");
     }
     Ok(())
 }

@@ -36,8 +36,11 @@ fn create_extension_is_noticed_at_once() {
         pause(500); // the launcher has looked and found nothing
         let mut session = database.connect()?;
         session.run("CREATE EXTENSION pgflow")?;
-        database.wait_until("EXISTS (SELECT FROM async.processes() p WHERE p.kind = 'dispatcher' AND p.state = 'running'
-            AND p.database_oid = (SELECT oid FROM pg_database WHERE datname = current_database()))", AT_ONCE)
+        database.wait_until(
+            "EXISTS (SELECT FROM async.processes() p WHERE p.kind = 'dispatcher' AND p.state = 'running'
+            AND p.database_oid = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+            AT_ONCE,
+        )
     });
 }
 
@@ -69,9 +72,8 @@ fn drop_extension_ends_the_processes_and_create_again_works() {
 #[test]
 fn drop_and_create_in_one_transaction_begins_anew() {
     test("dropped_and_created", |database, session| {
-        configure_one(session, "a", "t.waits")?;
-        run(session, "a")?;
-        wait_running(database, 1)?;
+        configure_one(session, "a", "t.notes")?;
+        ends_as(database, session, "a", "a Finished")?;
         session.run("SELECT async.pause()")?;
         run(session, "a")?;
         session.run("BEGIN; DROP EXTENSION pgflow CASCADE; DROP SCHEMA t CASCADE; CREATE EXTENSION pgflow; COMMIT")?;
@@ -113,7 +115,6 @@ fn a_database_with_a_busy_worker_can_be_renamed() {
         configure_one(session, "a", "t.waits")?;
         let flow_id = run(session, "a")?;
         wait_running(database, 1)?;
-        session.run("CREATE EXTENSION IF NOT EXISTS plpgsql")?;
         let mut admin = database.cluster.connect("postgres", SUPERUSER)?;
         // Our own session is in the way; the engine's processes must not be.
         admin.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'rename_before' AND backend_type = 'client backend'")?;
@@ -156,7 +157,8 @@ fn where_nobody_may_connect_nothing_runs_until_one_may_again() {
         wait_running(database, 1)?;
         let mut admin = database.cluster.connect("postgres", SUPERUSER)?;
         admin.run("ALTER DATABASE no_connections ALLOW_CONNECTIONS false")?;
-        let ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'no_connections' AND backend_type LIKE 'pgflow%'";
+        let ours =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = 'no_connections' AND backend_type LIKE 'pgflow%'";
         let result = wait_for("the engine's processes have left", || Ok(admin.number(ours)? == 0));
         pause(700);
         let back = admin.number(ours)?;

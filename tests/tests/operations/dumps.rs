@@ -9,11 +9,12 @@ use pgflow_tests::session::Session;
 use crate::kit::*;
 
 /// What the copy must show as the original does.
-const SHOWN: [&str; 9] = [
+const SHOWN: [&str; 10] = [
     "SELECT jsonb_agg(to_jsonb(v) - 'run_time' ORDER BY flow_id) FROM flow.v_flow_status v",
     "SELECT jsonb_agg(to_jsonb(v) - 'run_time' - 'in_progress' - 'changed' ORDER BY flow_id, node) FROM flow.v_flow_node_status v
      WHERE node <> 'w'",
     "SELECT jsonb_agg(to_jsonb(v) - 'run_time' ORDER BY task_id) FROM flow.v_flow_task_status v WHERE node <> 'w'",
+    "SELECT format('%s %s %s', count(*), min(task_id), max(task_id)) FROM async.v_task",
     "SELECT flow.configuration()",
     "SELECT jsonb_agg(to_jsonb(t) ORDER BY target) FROM async.target t",
     "SELECT jsonb_agg(to_jsonb(t) ORDER BY 1) FROM async.concurrency_pool t",
@@ -26,8 +27,10 @@ const SHOWN: [&str; 9] = [
 /// One run of the superuser's that has ended and one that waits; one of a role's; a task that runs now.
 fn fill(database: &Database, session: &mut Session) -> Result<i64> {
     database.role("dump_owner")?;
-    session.run(r#"SELECT async.configure('{"targets": [{"target": "later", "asynchronous_finish": true, "max_concurrency": 7}],
-        "concurrency_pools": [{"concurrency_pool": "some", "max_workers": 3}]}')"#)?;
+    session.run(
+        r#"SELECT async.configure('{"targets": [{"target": "later", "asynchronous_finish": true, "max_concurrency": 7}],
+        "concurrency_pools": [{"concurrency_pool": "some", "max_workers": 3}]}')"#,
+    )?;
     callback(session, "speaks", "RAISE NOTICE 'said'; INSERT INTO t.log (what) VALUES ('spoke');")?;
     configure(
         session,
@@ -40,6 +43,8 @@ fn fill(database: &Database, session: &mut Session) -> Result<i64> {
     let open = run(session, "open")?;
     database.wait_until(&format!("(SELECT count(*) = 1 FROM flow.v_flow_node_status WHERE flow_id = {open} AND node = 'b' AND status = 'Running Async')"), SOON)?;
     wait_running(database, 1)?;
+    // Enough that the restore of async.task takes a while.
+    session.run("SELECT count(*) FROM async.push_tasks(ARRAY(SELECT async.task(NULL, NULL, '{\"some\": \"data\"}') FROM generate_series(1, 40000)), 'EMPTY')")?;
     configure(session, "closed", r#"{"node": "a", "routine": "t.speaks"}, {"node": "b", "routine": "t.fails"}"#)?;
     let mut owner = database.connect_as("dump_owner")?;
     for session in [session, &mut owner] {
@@ -56,12 +61,12 @@ fn dumped_and_restored(original: &Database, name: &str, jobs: &str) -> Result<()
     let cluster = original.cluster;
     let folder = std::env::temp_dir().join(format!("pgflow-dump-{}-{name}", std::process::id()));
     run_program(cluster.client_program("pg_dump").args(["-Fd", "-f"]).arg(&folder).arg(&original.name))?;
-    let restored = cluster.plain_database(name)?;
-    let result = run_program(cluster.client_program("pg_restore").args(["--exit-on-error", "-j", jobs, "-d", name]).arg(&folder));
+    cluster.plain_database(name)?;
+    let result = run_program(
+        cluster.client_program("pg_restore").args(["--exit-on-error", "-j", jobs, "-d", name]).arg(&folder),
+    );
     std::fs::remove_dir_all(&folder)?;
-    result?;
-    let _ = restored;
-    Ok(())
+    result.map(drop)
 }
 
 fn restored_goes_on(name: &str, jobs: &str) {
@@ -90,7 +95,10 @@ fn restored_goes_on(name: &str, jobs: &str) {
         same(log(&mut there)?, log_before.as_str())?;
 
         there.run("SELECT async.adopt()")?;
-        copy.wait_until(&format!("(SELECT status = 'Finished' FROM flow.v_flow_node_status WHERE flow_id = {open} AND node = 'w')"), SOON)?;
+        copy.wait_until(
+            &format!("(SELECT status = 'Finished' FROM flow.v_flow_node_status WHERE flow_id = {open} AND node = 'w')"),
+            SOON,
+        )?;
         there.run(&format!(
             "DO $$ DECLARE _args flow.callback_arguments_t; BEGIN
                SELECT f.flow_id, f.flow, f.arguments, n.node, '{{}}', n.task_id INTO _args
@@ -125,9 +133,11 @@ fn nothing_is_purged_from_a_copy_before_it_is_adopted() {
         session.run("SELECT async.pause()")?;
         configure_one(session, "a", "t.nothing")?;
         run(session, "a")?;
-        session.run("UPDATE flow.flow SET created = now() - interval '9 days', processed = now() - interval '8 days',
+        session.run(
+            "UPDATE flow.flow SET created = now() - interval '9 days', processed = now() - interval '8 days',
             count_finished_nodes = 1; UPDATE flow.flow_node SET state = 'F', ended = now() - interval '8 days';
-            UPDATE async.task SET processed = now() - interval '8 days', finish_status = 'FINISHED', failed = false")?;
+            UPDATE async.task SET processed = now() - interval '8 days', finish_status = 'FINISHED', failed = false",
+        )?;
         dumped_and_restored(original, "archive", "1")?;
         let copy = Database::new(original.cluster, "archive");
         let mut there = copy.connect()?;

@@ -19,9 +19,14 @@ fn nobody_can_forge_or_read_what_is_anothers() {
         database.role("forge_victim")?;
         database.role("forger")?;
         session.run(r#"SELECT async.configure('{"targets": [{"target": "later", "asynchronous_finish": true}, {"target": "outside", "kind": "external"}]}')"#)?;
-        callback(session, "progresses", &format!(
-            "RAISE NOTICE '{SECRET}'; PERFORM flow.progress(_args, 1, 2, '{SECRET}');
-             FOR i IN 1..6000 LOOP EXIT WHEN EXISTS (SELECT FROM t.gate); PERFORM pg_sleep(0.01); END LOOP;"))?;
+        callback(
+            session,
+            "progresses",
+            &format!(
+                "RAISE NOTICE '{SECRET}'; PERFORM flow.progress(_args, 1, 2, '{SECRET}');
+             FOR i IN 1..6000 LOOP EXIT WHEN EXISTS (SELECT FROM t.gate); PERFORM pg_sleep(0.01); END LOOP;"
+            ),
+        )?;
         callback(session, "fails_secretly", &format!("RAISE EXCEPTION '{SECRET}';"))?;
         let mut victim = database.connect_as("forge_victim")?;
         configure(
@@ -36,7 +41,9 @@ fn nobody_can_forge_or_read_what_is_anothers() {
         database.wait_until(&format!("(SELECT count(*) = 2 FROM flow.v_flow_node_status WHERE flow_id = {flow_id} AND status LIKE 'Running%' AND node IN ('a', 'b'))"), SOON)?;
         database.wait_until("EXISTS (SELECT FROM async.external_queue)", SOON)?;
         victim.run(&format!("CALL flow.push_steps({flow_id}, 'a', ARRAY['{{\"s\": \"{SECRET}\"}}']::JSONB[])"))?;
-        session.run(&format!("SELECT async.log('NOTICE', '{SECRET}'); INSERT INTO async.concurrency_pool VALUES ('p', 1)"))?;
+        session.run(&format!(
+            "SELECT async.log('NOTICE', '{SECRET}'); INSERT INTO async.concurrency_pool VALUES ('p', 1)"
+        ))?;
         let tasks = session.column(&format!("SELECT task_id FROM async.task WHERE flow_id = {flow_id}"))?;
 
         let mut forger = database.connect_as("forger")?;
@@ -67,15 +74,22 @@ fn nobody_can_forge_or_read_what_is_anothers() {
                 denied(&mut forger, &call)?;
             }
             for node in ["a", "b", "x", "e"] {
-                let arguments = format!("ROW({flow_id}, 'f', '{{}}', '{node}', '{{}}', {task})::flow.callback_arguments_t");
+                let arguments =
+                    format!("ROW({flow_id}, 'f', '{{}}', '{node}', '{{}}', {task})::flow.callback_arguments_t");
                 denied(&mut forger, &format!("CALL flow.finish({arguments})"))?;
                 denied(&mut forger, &format!("CALL flow.defer({arguments}, '1 h')"))?;
                 forger.run(&format!("SELECT flow.progress({arguments}, 9, 9, 'forged')"))?;
             }
         }
         // Not in a callback of one's own either.
-        callback(session, "forges", &format!(
-            "CALL flow.finish(ROW({flow_id}, 'f', '{{}}', 'b', '{{}}', {})::flow.callback_arguments_t);", tasks[1]))?;
+        callback(
+            session,
+            "forges",
+            &format!(
+                "CALL flow.finish(ROW({flow_id}, 'f', '{{}}', 'b', '{{}}', {})::flow.callback_arguments_t);",
+                tasks[1]
+            ),
+        )?;
         configure_one(&mut forger, "forges", "t.forges")?;
         ends_as(database, &mut forger, "forges", "forges Failed")?;
         same(forger.number("SELECT count(*) FROM async.get_tasks('outside', 100)")?, 0)?;
@@ -87,7 +101,11 @@ fn nobody_can_forge_or_read_what_is_anothers() {
         let mut monitor = database.connect_as("forge_monitor")?;
         same(monitor.text("SELECT progress_note FROM async.running() WHERE progress_note IS NOT NULL")?, SECRET)?;
         ensure!(monitor.number("SELECT count(*) FROM flow.v_flow_status")? >= 3, "a monitor sees too little");
-        for call in [format!("SELECT flow.cancel({flow_id})"), "SELECT flow.run_flow('done', '{}')".into(), "SELECT async.pause()".into()] {
+        for call in [
+            format!("SELECT flow.cancel({flow_id})"),
+            "SELECT flow.run_flow('done', '{}')".into(),
+            "SELECT async.pause()".into(),
+        ] {
             denied(&mut monitor, &call)?;
         }
         open_gate(session)?;
@@ -108,8 +126,14 @@ fn reads_nothing(session: &mut Session, forger: &mut Session, flow_id: i64, task
                     let text = row[0].clone().unwrap_or_default();
                     ensure!(!text.contains(SECRET), "{relation}: {text}");
                     // A flow's author is for all to see, and so is who refused the forger's own task.
-                    ensure!(!text.contains("forge_victim") || relation.contains("config") || relation.contains("definition")
-                        || relation.contains("worker_info") || text.contains("permission denied for task"), "{relation}: {text}");
+                    ensure!(
+                        !text.contains("forge_victim")
+                            || relation.contains("config")
+                            || relation.contains("definition")
+                            || relation.contains("worker_info")
+                            || text.contains("permission denied for task"),
+                        "{relation}: {text}"
+                    );
                 }
             }
         }
@@ -144,10 +168,21 @@ fn reads_nothing(session: &mut Session, forger: &mut Session, flow_id: i64, task
     forger.run("CREATE SCHEMA forging;
         CREATE FUNCTION forging.leaks(TEXT) RETURNS BOOL COST 0.0001 LANGUAGE plpgsql AS $x$ BEGIN RAISE NOTICE 'leaked %', $1; RETURN true; END $x$")?;
     forger.notices();
-    for relation in ["flow.flow", "async.task", "flow.flow_node", "async.task_log", "flow.v_flow_task", "async.v_task", "async.v_task_log"] {
+    for relation in [
+        "flow.flow",
+        "async.task",
+        "flow.flow_node",
+        "async.task_log",
+        "flow.v_flow_task",
+        "async.v_task",
+        "async.v_task_log",
+    ] {
         forger.run(&format!("SELECT FROM {relation} x WHERE forging.leaks(x::TEXT)"))?;
         let said = forger.notices().join("\n");
-        ensure!(!said.contains(SECRET) && (!said.contains("forge_victim") || said.contains("permission denied for task")), "{relation}: {said}");
+        ensure!(
+            !said.contains(SECRET) && (!said.contains("forge_victim") || said.contains("permission denied for task")),
+            "{relation}: {said}"
+        );
     }
     Ok(())
 }
@@ -204,8 +239,10 @@ fn an_admin_of_flows_cannot_make_himself_superuser() {
         session.run("DROP ROLE IF EXISTS ambitious; CREATE ROLE ambitious LOGIN IN ROLE flow_admin; GRANT CREATE ON DATABASE ambition TO ambitious")?;
         session.run(r#"SELECT flow.configure_flow('powerful', '{"flow": {"run_as": "postgres"}, "nodes": [{"node": "a", "routine": "t.nothing"}]}')"#)?;
         let mut admin = database.connect_as("ambitious")?;
-        admin.run("CREATE SCHEMA own; CREATE PROCEDURE own.takes_over(_args flow.callback_arguments_t) LANGUAGE plpgsql AS
-            $x$ BEGIN ALTER ROLE ambitious SUPERUSER; END $x$; GRANT USAGE ON SCHEMA own TO PUBLIC")?;
+        admin.run(
+            "CREATE SCHEMA own; CREATE PROCEDURE own.takes_over(_args flow.callback_arguments_t) LANGUAGE plpgsql AS
+            $x$ BEGIN ALTER ROLE ambitious SUPERUSER; END $x$; GRANT USAGE ON SCHEMA own TO PUBLIC",
+        )?;
         for configuration in [
             r#"'{"flow": {"run_as": "postgres"}, "nodes": [{"node": "a", "routine": "own.takes_over"}]}'"#,
             r#"'{"nodes": [{"node": "a", "routine": "own.takes_over"}]}', true"#,

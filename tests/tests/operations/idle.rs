@@ -25,9 +25,17 @@ fn ours(database: &Database) -> Result<Vec<i32>> {
 
 #[test]
 fn an_idle_system_uses_no_cpu_and_writes_no_wal() {
-    let options = Cluster::options().setting("autovacuum", "off").setting("pgflow.worker_idle_time", "200ms").setting("wal_level", "minimal").setting("max_wal_senders", "0");
+    let options = Cluster::options()
+        .setting("autovacuum", "off")
+        .setting("pgflow.worker_idle_time", "200ms")
+        .setting("wal_level", "minimal")
+        .setting("max_wal_senders", "0");
     test_alone("idles", options, |database, session| {
-        configure(session, "f", r#"{"node": "a", "routine": "t.notes", "steps": [{"s": 1}, {"s": 2}]}, {"node": "b", "routine": "t.fails"}"#)?;
+        configure(
+            session,
+            "f",
+            r#"{"node": "a", "routine": "t.notes", "steps": [{"s": 1}, {"s": 2}]}, {"node": "b", "routine": "t.fails"}"#,
+        )?;
         for _ in 0..5 {
             ends_as(database, session, "f", "a Finished, b Failed")?;
         }

@@ -1,7 +1,6 @@
 //! Names and texts with quotes, backslashes and SQL in them are stored and shown, or refused. None is ever executed.
 
 use anyhow::{ensure, Result};
-use pgflow_tests::database::Database;
 use pgflow_tests::session::{literal, Session};
 
 use crate::kit::*;
@@ -19,13 +18,8 @@ const NASTY: [&str; 10] = [
     " ",
 ];
 
-/// Text as an SQL literal, whatever standard_conforming_strings says.
-fn escaped(text: &str) -> String {
-    literal(text)
-}
-
 fn json(text: &str) -> String {
-    escaped(&serde_json::Value::String(text.into()).to_string())
+    literal(&serde_json::Value::String(text.into()).to_string())
 }
 
 /// Stored or refused with an error of the user's kind, but never an internal one or a syntax error.
@@ -46,18 +40,17 @@ fn intact(session: &mut Session) -> Result<()> {
     same(session.number("SELECT count(*) FROM t.canary")?, 1)
 }
 
-fn canary(database: &Database, session: &mut Session) -> Result<()> {
-    let _ = database;
+fn canary(session: &mut Session) -> Result<()> {
     session.run("CREATE TABLE t.canary (i INT); INSERT INTO t.canary VALUES (1)")
 }
 
 #[test]
 fn names_of_flows_and_nodes_are_never_executed() {
     test("nasty_names", |database, session| {
-        canary(database, session)?;
+        canary(session)?;
         let mut stored = 0;
         for text in NASTY {
-            let (name, node) = (escaped(text), json(text));
+            let (name, node) = (literal(text), json(text));
             let configuration = r#"'{"nodes": [{"node": "a", "routine": "t.notes"}]}'"#;
             if stored_or_refused(session, &format!("SELECT flow.configure_flow({name}, {configuration})"))? {
                 stored += 1;
@@ -79,15 +72,33 @@ fn names_of_flows_and_nodes_are_never_executed() {
             }
             // As a node, a target, a routine, a pool routine, a parent, a role, an unknown key.
             for configuration in [
-                format!(r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', {node}::JSONB, 'routine', 't.notes')))"#),
-                format!(r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', {node}::JSONB)))"#),
-                format!(r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', 'target', {node}::JSONB)))"#),
-                format!(r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', 'steps_to_flow', {node}::JSONB)))"#),
-                format!(r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', 'node_timeout', {node}::JSONB)))"#),
-                format!(r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', {name}, 1)))"#),
-                format!(r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', 'dependencies', jsonb_build_array(jsonb_build_object('parent', {node}::JSONB)))))"#),
-                format!(r#"jsonb_build_object('concurrency_group_routine', {node}::JSONB, 'nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes')))"#),
-                format!(r#"jsonb_build_object('flow', jsonb_build_object('run_as', {node}::JSONB), 'nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes')))"#),
+                format!(
+                    r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', {node}::JSONB, 'routine', 't.notes')))"#
+                ),
+                format!(
+                    r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', {node}::JSONB)))"#
+                ),
+                format!(
+                    r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', 'target', {node}::JSONB)))"#
+                ),
+                format!(
+                    r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', 'steps_to_flow', {node}::JSONB)))"#
+                ),
+                format!(
+                    r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', 'node_timeout', {node}::JSONB)))"#
+                ),
+                format!(
+                    r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', {name}, 1)))"#
+                ),
+                format!(
+                    r#"jsonb_build_object('nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes', 'dependencies', jsonb_build_array(jsonb_build_object('parent', {node}::JSONB)))))"#
+                ),
+                format!(
+                    r#"jsonb_build_object('concurrency_group_routine', {node}::JSONB, 'nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes')))"#
+                ),
+                format!(
+                    r#"jsonb_build_object('flow', jsonb_build_object('run_as', {node}::JSONB), 'nodes', jsonb_build_array(jsonb_build_object('node', 'a', 'routine', 't.notes')))"#
+                ),
             ] {
                 stored_or_refused(session, &format!("SELECT flow.configure_flow('f', {configuration})"))?;
                 stored_or_refused(session, &format!("SELECT * FROM flow.validate({configuration})"))?;
@@ -108,13 +119,13 @@ fn names_of_flows_and_nodes_are_never_executed() {
 #[test]
 fn texts_that_functions_take_are_never_executed() {
     test("nasty_texts", |database, session| {
-        canary(database, session)?;
+        canary(session)?;
         configure(session, "f", r#"{"node": "a", "node_routine": "t.waits", "step_routine": "t.notes"}"#)?;
         let flow_id = run(session, "f")?;
         wait_running(database, 1)?;
         let task_id = session.number("SELECT task_id FROM async.running()")?;
         for text in NASTY {
-            let (text, value) = (escaped(text), json(text));
+            let (text, value) = (literal(text), json(text));
             for call in [
                 format!("SELECT flow.run_flow({text}, '{{}}')"),
                 format!("SELECT flow.run_flow('f', {value}::JSONB, ARRAY[{text}])"),
@@ -150,9 +161,15 @@ fn texts_that_functions_take_are_never_executed() {
             }
             intact(session)?;
         }
-        for view in ["async.v_task", "async.v_target", "async.v_target_status", "async.v_concurrency_pool_info", "async.v_task_log",
-            "flow.v_flow_task_status", "flow.v_flow_node_status"]
-        {
+        for view in [
+            "async.v_task",
+            "async.v_target",
+            "async.v_target_status",
+            "async.v_concurrency_pool_info",
+            "async.v_task_log",
+            "flow.v_flow_task_status",
+            "flow.v_flow_node_status",
+        ] {
             session.run(&format!("SELECT * FROM {view}"))?;
         }
         open_gate(session)?;
@@ -162,7 +179,8 @@ fn texts_that_functions_take_are_never_executed() {
         for text in NASTY {
             ensure!(came.iter().any(|c| c == text), "{text:?} is not among {came:?}");
         }
-        database.wait_until("NOT EXISTS (SELECT FROM async.task t WHERE processed IS NULL AND t.target = 'local')", SOON)?;
+        database
+            .wait_until("NOT EXISTS (SELECT FROM async.task t WHERE processed IS NULL AND t.target = 'local')", SOON)?;
         intact(session)
     });
 }
@@ -170,7 +188,7 @@ fn texts_that_functions_take_are_never_executed() {
 #[test]
 fn names_of_roles_databases_and_schemas_are_never_executed() {
     test("nasty_roles", |database, session| {
-        canary(database, session)?;
+        canary(session)?;
         let name = "x\"; DROP TABLE t.canary; --'";
         let quoted = format!("\"{}\"", name.replace('"', "\"\""));
         session.run(&format!("DROP ROLE IF EXISTS {quoted}"))?;
@@ -184,8 +202,9 @@ fn names_of_roles_databases_and_schemas_are_never_executed() {
         ))?;
         let routine = serde_json::Value::String(format!("{quoted}.{quoted}")).to_string();
         let pool = serde_json::Value::String(format!("{quoted}.pool")).to_string();
-        let configuration = format!(r#"{{"concurrency_group_routine": {pool}, "nodes": [{{"node": "a", "routine": {routine}}}]}}"#);
-        match user.run(&format!("SELECT flow.configure_flow('f', {})", escaped(&configuration))) {
+        let configuration =
+            format!(r#"{{"concurrency_group_routine": {pool}, "nodes": [{{"node": "a", "routine": {routine}}}]}}"#);
+        match user.run(&format!("SELECT flow.configure_flow('f', {})", literal(&configuration))) {
             Ok(()) => {
                 ends_as(database, &mut user, "f", "a Finished")?;
                 same(log(session)?, "ran")?;

@@ -124,7 +124,10 @@ pub fn ended(database: &Database, flow_id: i64) -> Result<String> {
     let mut session = database.connect()?;
     let found = nodes(&mut session, flow_id)?;
     // For the message of a test that expects otherwise.
-    println!("run {flow_id}: {}", session.text(&format!("SELECT coalesce(first_error, 'no error') FROM flow.flow WHERE flow_id = {flow_id}"))?);
+    println!(
+        "run {flow_id}: {}",
+        session.text(&format!("SELECT coalesce(first_error, 'no error') FROM flow.flow WHERE flow_id = {flow_id}"))?
+    );
     Ok(found)
 }
 

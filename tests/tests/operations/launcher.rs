@@ -25,7 +25,10 @@ fn a_terminated_launcher_comes_back_and_nothing_stops_meanwhile() {
         same(the(database, Kind::Dispatcher)?, dispatcher)?;
         // It still serves: new databases, and dispatchers that end.
         let later = database.cluster.database("later")?;
-        later.wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'later' AND backend_type = 'pgflow dispatcher')", SOON)?;
+        later.wait_until(
+            "EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'later' AND backend_type = 'pgflow dispatcher')",
+            SOON,
+        )?;
         session.run(&format!("SELECT pg_terminate_backend({dispatcher})"))?;
         ends_as(database, session, "a", "a Finished")?;
         extension_in_template1(database)
@@ -65,7 +68,10 @@ fn more_databases_than_can_be_served_are_named_in_the_log() {
         let log = cluster.log_tail(5, "pgflow.max_databases");
         ensure!(log.contains("max_databases"), "the log says nothing");
         println!("{log}");
-        contains(&there.text("SELECT server_status || ' ' || coalesce(starvation, '') FROM async.v_server_info")?, "max_databases")?;
+        contains(
+            &there.text("SELECT server_status || ' ' || coalesce(starvation, '') FROM async.v_server_info")?,
+            "max_databases",
+        )?;
         // A place that becomes free is used.
         configure_one(session, "a", "t.notes")?;
         cluster.connect("postgres", SUPERUSER)?.run("DROP DATABASE served_b")?;

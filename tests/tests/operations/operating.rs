@@ -29,7 +29,9 @@ fn while_paused_nothing_starts_and_what_runs_goes_on() {
         // It outlives the dispatcher.
         let dispatcher = the(database, Kind::Dispatcher)?;
         session.run(&format!("SELECT pg_terminate_backend({dispatcher})"))?;
-        wait_for("another dispatcher is there", || Ok(database.pids(Kind::Dispatcher)?.iter().any(|pid| *pid != dispatcher)))?;
+        wait_for("another dispatcher is there", || {
+            Ok(database.pids(Kind::Dispatcher)?.iter().any(|pid| *pid != dispatcher))
+        })?;
         pause(300);
         same(log(session)?, "a")?;
         session.run("SELECT async.resume()")?;
@@ -95,12 +97,19 @@ fn who_may_not_drain_cannot_hold_the_engine_by_trying() {
         user.run("ROLLBACK TO s")?;
         let flow_id = run(session, "a")?;
         pause(1000);
-        let ended_meanwhile = session.truth(&format!("SELECT processed IS NOT NULL FROM flow.flow WHERE flow_id = {flow_id}"))?;
+        let ended_meanwhile =
+            session.truth(&format!("SELECT processed IS NOT NULL FROM flow.flow WHERE flow_id = {flow_id}"))?;
         user.run("ROLLBACK")?;
         ensure!(ended_meanwhile, "the engine stood still until the stranger's transaction ended");
-        for call in ["async.pause()", "async.resume()", "async.adopt()", "async.drop_target('x')", "async.drop_pool('x')",
-            "async.configure('{}')", "async.server('x')"]
-        {
+        for call in [
+            "async.pause()",
+            "async.resume()",
+            "async.adopt()",
+            "async.drop_target('x')",
+            "async.drop_pool('x')",
+            "async.configure('{}')",
+            "async.server('x')",
+        ] {
             refused(&mut user, &format!("SELECT {call}"), "permission denied")?;
         }
         Ok(())
@@ -126,7 +135,10 @@ fn where_the_engine_is_not_enabled_nothing_starts() {
         let mut session = database.connect()?;
         pause(500);
         same(log(&mut session)?, "a")?;
-        contains(&session.text("SELECT server_status || ' ' || coalesce(starvation, '') FROM async.v_server_info")?, "enabled")?;
+        contains(
+            &session.text("SELECT server_status || ' ' || coalesce(starvation, '') FROM async.v_server_info")?,
+            "enabled",
+        )?;
         database.cluster.set(&[("pgflow.enabled".into(), "on".into())])?;
         database.cluster.reload()?;
         same(ended(database, flow_id)?, "a Finished")

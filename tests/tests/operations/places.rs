@@ -40,14 +40,23 @@ fn busy_workers_keep_a_role_waiting_which_is_said_with_the_setting() {
         wait_running(database, 2)?;
         let mut other = database.connect_as("few_waits")?;
         let second = run(&mut other, "f")?;
-        database.wait_until("(SELECT coalesce(starvation, '') LIKE '%max_worker_processes%' FROM async.v_server_info)", SOON)?;
-        database.wait_until("EXISTS (SELECT FROM async.processes() WHERE last_error LIKE '%max_worker_processes%')", SOON)?;
+        database.wait_until(
+            "(SELECT coalesce(starvation, '') LIKE '%max_worker_processes%' FROM async.v_server_info)",
+            SOON,
+        )?;
+        database.wait_until(
+            "EXISTS (SELECT FROM async.processes() WHERE last_error LIKE '%max_worker_processes%')",
+            SOON,
+        )?;
         println!("{}", session.text("SELECT starvation FROM async.v_server_info")?);
         open_gate(session)?;
         same(ended(database, first)?, "a Finished, b Finished")?;
         same(ended(database, second)?, "a Finished, b Finished")?;
         // It is not said for ever.
-        database.wait_until("(SELECT coalesce(starvation, '') NOT LIKE '%max_worker_processes%' FROM async.v_server_info)", SOON)
+        database.wait_until(
+            "(SELECT coalesce(starvation, '') NOT LIKE '%max_worker_processes%' FROM async.v_server_info)",
+            SOON,
+        )
     });
 }
 

@@ -9,7 +9,11 @@ fn the_newest_runs_are_kept_and_those_that_open_ones_refer_to() {
     let options = Cluster::options().setting("pgflow.purge_interval", "100ms").setting("pgflow.keep_runs", "5");
     test_alone("newest", options, |database, session| {
         configure_one(session, "a", "t.nothing")?;
-        callback(session, "pushes", "CALL flow.push_steps(_args.flow_id, _args.node, ARRAY['{\"s\": 1}', '{\"s\": 2}']::JSONB[]);")?;
+        callback(
+            session,
+            "pushes",
+            "CALL flow.push_steps(_args.flow_id, _args.node, ARRAY['{\"s\": 1}', '{\"s\": 2}']::JSONB[]);",
+        )?;
         // An open run whose steps have started three runs: two have ended, one waits.
         configure(session, "child", r#"{"node": "n", "routine": "t.nothing"}"#)?;
         configure(
@@ -19,7 +23,10 @@ fn the_newest_runs_are_kept_and_those_that_open_ones_refer_to() {
                {"node": "waits", "routine": "t.waits"}"#,
         )?;
         let parent = run(session, "parent")?;
-        database.wait_until(&format!("(SELECT count(*) = 2 FROM flow.flow WHERE parent_flow_id = {parent} AND processed IS NOT NULL)"), SOON)?;
+        database.wait_until(
+            &format!("(SELECT count(*) = 2 FROM flow.flow WHERE parent_flow_id = {parent} AND processed IS NOT NULL)"),
+            SOON,
+        )?;
         for _ in 0..20 {
             let flow_id = run(session, "a")?;
             database.wait_run(flow_id)?;
@@ -57,8 +64,10 @@ fn old_runs_and_tasks_go_in_batches_and_open_ones_stay() {
         configure_one(session, "w", "t.waits")?;
         let open = run(session, "w")?;
         wait_running(database, 1)?;
-        session.run("SELECT flow.run_flow('a', '{}') FROM generate_series(1, 60);
-            SELECT async.push_tasks(array_agg(async.task('SELECT 1', NULL))) FROM generate_series(1, 40)")?;
+        session.run(
+            "SELECT flow.run_flow('a', '{}') FROM generate_series(1, 60);
+            SELECT async.push_tasks(array_agg(async.task('SELECT 1', NULL))) FROM generate_series(1, 40)",
+        )?;
         database.wait_until("(SELECT count(*) = 1 FROM async.task WHERE processed IS NULL) AND (SELECT count(*) = 1 FROM flow.flow WHERE processed IS NULL)", SOON)?;
         session.run("UPDATE flow.flow SET created = now() - interval '3 days';
             UPDATE flow.flow SET processed = now() - interval '2 days' WHERE processed IS NOT NULL AND flow_id % 2 = 0;

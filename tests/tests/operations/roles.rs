@@ -8,7 +8,9 @@ use crate::kit::*;
 
 /// A run of a role that waits because the engine is paused; then something happens to the role.
 fn waiting(database: &Database, session: &mut Session, role: &str, what: &str) -> Result<i64> {
-    session.run(&format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN IN ROLE flow_user; SELECT async.pause()"))?;
+    session.run(&format!(
+        "DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN IN ROLE flow_user; SELECT async.pause()"
+    ))?;
     configure(
         session,
         "f",
@@ -21,9 +23,16 @@ fn waiting(database: &Database, session: &mut Session, role: &str, what: &str) -
 }
 
 fn views_work(session: &mut Session) -> Result<()> {
-    for view in ["async.v_task", "async.v_server_info", "async.v_worker_info", "flow.v_flow_status", "flow.v_flow_task",
-        "flow.v_flow_task_status", "flow.v_flow_node_status", "async.v_task_log"]
-    {
+    for view in [
+        "async.v_task",
+        "async.v_server_info",
+        "async.v_worker_info",
+        "flow.v_flow_status",
+        "flow.v_flow_task",
+        "flow.v_flow_task_status",
+        "flow.v_flow_node_status",
+        "async.v_task_log",
+    ] {
         session.run(&format!("SELECT * FROM {view}"))?;
     }
     Ok(())
@@ -95,9 +104,16 @@ fn a_role_without_connect_waits_visibly_and_runs_when_it_may() {
         let flow_id = session.number("SET ROLE kept_out; SELECT flow.run_flow('a', '{}')")?;
         session.run("RESET ROLE")?;
         // Either it fails and says why, or it waits and the views say why.
-        database.wait_until("EXISTS (SELECT FROM flow.flow WHERE processed IS NOT NULL)
-            OR (SELECT starvation LIKE '%connect%' FROM async.v_server_info)", SOON)?;
-        println!("{}", session.text("SELECT coalesce(first_error, (SELECT starvation FROM async.v_server_info)) FROM flow.flow")?);
+        database.wait_until(
+            "EXISTS (SELECT FROM flow.flow WHERE processed IS NOT NULL)
+            OR (SELECT starvation LIKE '%connect%' FROM async.v_server_info)",
+            SOON,
+        )?;
+        println!(
+            "{}",
+            session
+                .text("SELECT coalesce(first_error, (SELECT starvation FROM async.v_server_info)) FROM flow.flow")?
+        );
         ends_as(database, session, "a", "a Finished")?; // others go on
         if session.truth(&format!("SELECT processed IS NULL FROM flow.flow WHERE flow_id = {flow_id}"))? {
             session.run("GRANT CONNECT ON DATABASE role_no_connect TO kept_out")?;
@@ -114,15 +130,11 @@ fn an_extension_made_by_another_superuser_works_the_same() {
         database.connect_as("boss")?.run("CREATE EXTENSION pgflow")?;
         let mut session = set_up(database)?;
         database.role("bosses_user")?;
-        configure(session_of(&mut session), "f", r#"{"node": "a", "routine": "t.notes", "steps": [{"s": 1}, {"s": 2}]}"#)?;
+        configure(&mut session, "f", r#"{"node": "a", "routine": "t.notes", "steps": [{"s": 1}, {"s": 2}]}"#)?;
         for role in ["postgres", "boss", "bosses_user"] {
             let mut session = database.connect_as(role)?;
             ends_as(database, &mut session, "f", "a Finished")?;
         }
         same(session.text("SELECT string_agg(DISTINCT who, ' ' ORDER BY who) FROM t.log")?, "boss bosses_user postgres")
     });
-}
-
-fn session_of(session: &mut Session) -> &mut Session {
-    session
 }

@@ -15,7 +15,8 @@ const NODES: &str = r#"
     {"node": "defers", "routine": "s.defers"},
     {"node": "finishes", "routine": "s.finishes"},
     {"node": "after", "routine": "s.silent", "dependencies": [{"parent": "steps"}, {"parent": "fails", "continue_on_failure": true}]}"#;
-const ENDS: &str = "after Finished, commits Finished, defers Finished, fails Failed, finishes Failed, speaks Finished, steps Finished";
+const ENDS: &str =
+    "after Finished, commits Finished, defers Finished, fails Failed, finishes Failed, speaks Finished, steps Finished";
 
 /// The callbacks write nothing themselves: they would be refused where the role is read-only.
 const CALLBACKS: &str = "
@@ -64,8 +65,15 @@ fn default_transaction_read_only_is_harmless() {
 
 #[test]
 fn short_time_outs_are_harmless() {
-    harmless("set_time_outs", &["statement_timeout = '2ms'", "idle_in_transaction_session_timeout = '1ms'", "lock_timeout = '5ms'",
-        "idle_session_timeout = '1ms'"]);
+    harmless(
+        "set_time_outs",
+        &[
+            "statement_timeout = '2ms'",
+            "idle_in_transaction_session_timeout = '1ms'",
+            "lock_timeout = '5ms'",
+            "idle_session_timeout = '1ms'",
+        ],
+    );
 }
 
 #[test]
@@ -80,31 +88,64 @@ fn serializable_is_harmless() {
 
 #[test]
 fn repeatable_read_and_deferrable_are_harmless() {
-    harmless("set_repeatable_read", &["default_transaction_isolation = 'repeatable read'", "default_transaction_deferrable = on"]);
+    harmless(
+        "set_repeatable_read",
+        &["default_transaction_isolation = 'repeatable read'", "default_transaction_deferrable = on"],
+    );
 }
 
 #[test]
 fn settings_that_change_what_values_look_like_are_harmless() {
-    harmless("set_looks", &["datestyle = 'German'", "intervalstyle = 'iso_8601'", "timezone = 'Asia/Kolkata'", "bytea_output = 'escape'",
-        "extra_float_digits = -3", "lc_messages = 'C'", "client_encoding = 'LATIN1'", "standard_conforming_strings = off",
-        "array_nulls = off", "quote_all_identifiers = on", "transform_null_equals = on", "backslash_quote = off",
-        "check_function_bodies = off", "client_min_messages = 'error'", "default_table_access_method = 'heap'"]);
+    harmless(
+        "set_looks",
+        &[
+            "datestyle = 'German'",
+            "intervalstyle = 'iso_8601'",
+            "timezone = 'Asia/Kolkata'",
+            "bytea_output = 'escape'",
+            "extra_float_digits = -3",
+            "lc_messages = 'C'",
+            "client_encoding = 'LATIN1'",
+            "standard_conforming_strings = off",
+            "array_nulls = off",
+            "quote_all_identifiers = on",
+            "transform_null_equals = on",
+            "backslash_quote = off",
+            "check_function_bodies = off",
+            "client_min_messages = 'error'",
+            "default_table_access_method = 'heap'",
+        ],
+    );
 }
 
 #[test]
 fn planner_and_memory_settings_are_harmless() {
-    harmless("set_planner", &["enable_indexscan = off", "enable_nestloop = off", "work_mem = '64kB'", "jit = on", "jit_above_cost = 0",
-        "plan_cache_mode = 'force_custom_plan'", "max_parallel_workers_per_gather = 4", "parallel_setup_cost = 0", "from_collapse_limit = 1"]);
+    harmless(
+        "set_planner",
+        &[
+            "enable_indexscan = off",
+            "enable_nestloop = off",
+            "work_mem = '64kB'",
+            "jit = on",
+            "jit_above_cost = 0",
+            "plan_cache_mode = 'force_custom_plan'",
+            "max_parallel_workers_per_gather = 4",
+            "parallel_setup_cost = 0",
+            "from_collapse_limit = 1",
+        ],
+    );
 }
 
 #[test]
 fn a_database_that_is_read_only_by_default_is_harmless() {
     test("set_database", |database, session| {
         role_with(database, session, "set_in_database", &[])?;
-        session.run("ALTER DATABASE set_database SET default_transaction_read_only = on;
+        session.run(
+            "ALTER DATABASE set_database SET default_transaction_read_only = on;
             ALTER DATABASE set_database SET default_transaction_isolation = 'serializable';
             ALTER DATABASE set_database SET statement_timeout = '100ms';
-            ALTER DATABASE set_database SET search_path = 'nowhere'")?;
+            ALTER DATABASE set_database SET search_path = 'nowhere'",
+        )?;
         // The dispatcher starts anew with them as well.
         let dispatcher = the(database, pgflow_tests::database::Kind::Dispatcher)?;
         session.run(&format!("SELECT pg_terminate_backend({dispatcher})"))?;
@@ -121,7 +162,11 @@ fn serializable_callbacks_that_write_do_not_fail_each_other_through_our_tables()
         role_with(database, session, "set_ssi", &["default_transaction_isolation = 'serializable'"])?;
         pushing(session, 200)?;
         callback(session, "writes", "INSERT INTO t.log (what) VALUES (_args.step_arguments->>'s');")?;
-        configure(session, "g", r#"{"node": "a", "node_routine": "t.pushes", "step_routine": "t.writes", "all_steps_must_complete": false}"#)?;
+        configure(
+            session,
+            "g",
+            r#"{"node": "a", "node_routine": "t.pushes", "step_routine": "t.writes", "all_steps_must_complete": false}"#,
+        )?;
         let flow_id = run(&mut database.connect_as("set_ssi")?, "g")?;
         database.wait_run(flow_id)?;
         let errors = session.column("SELECT processing_error FROM async.task WHERE failed")?;
@@ -135,7 +180,11 @@ fn serializable_callbacks_that_write_do_not_fail_each_other_through_our_tables()
 fn a_priority_set_while_a_serializable_callback_runs_does_not_fail_it() {
     test("set_priority", |database, session| {
         role_with(database, session, "set_with_priority", &["default_transaction_isolation = 'repeatable read'"])?;
-        callback(session, "works", "PERFORM count(*) FROM t.log; PERFORM pg_sleep(0.6); INSERT INTO t.log (what) VALUES ('w');")?;
+        callback(
+            session,
+            "works",
+            "PERFORM count(*) FROM t.log; PERFORM pg_sleep(0.6); INSERT INTO t.log (what) VALUES ('w');",
+        )?;
         configure_one(session, "w", "t.works")?;
         let flow_id = run(&mut database.connect_as("set_with_priority")?, "w")?;
         wait_running(database, 1)?;
@@ -156,7 +205,8 @@ fn a_lock_timeout_of_the_role_does_not_fail_its_task() {
         configure_one(session, "w", "t.works")?;
         let flow_id = run(&mut database.connect_as("set_lock_timeout")?, "w")?;
         wait_running(database, 1)?;
-        session.run("BEGIN; SELECT FROM async.task WHERE processed IS NULL FOR UPDATE; SELECT pg_sleep(0.8); ROLLBACK")?;
+        session
+            .run("BEGIN; SELECT FROM async.task WHERE processed IS NULL FOR UPDATE; SELECT pg_sleep(0.8); ROLLBACK")?;
         let found = ended(database, flow_id)?;
         ensure!(found == "w Finished", "{found}: {}", session.text("SELECT first_error FROM flow.flow")?);
         same(session.number("SELECT max(attempt) FROM async.task")?, 1)

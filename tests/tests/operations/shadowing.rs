@@ -78,9 +78,11 @@ fn what_shadows_ours_never_runs_as_another() {
         session.run("ALTER ROLE shadow SET search_path = evil, pg_temp, pg_catalog")?;
         let mut user = database.connect_as("shadow")?;
         user.run(SHADOWS)?;
-        user.run(r#"SELECT flow.configure_flow('f', '{"concurrency_group_routine": "evil.pool", "nodes": [
+        user.run(
+            r#"SELECT flow.configure_flow('f', '{"concurrency_group_routine": "evil.pool", "nodes": [
             {"node": "a", "routine": "evil.works"},
-            {"node": "b", "routine": "evil.works", "dependencies": [{"parent": "a"}], "node_timeout": "1 minute"}]}')"#)?;
+            {"node": "b", "routine": "evil.works", "dependencies": [{"parent": "a"}], "node_timeout": "1 minute"}]}')"#,
+        )?;
         for _ in 0..2 {
             ends_as(database, &mut user, "f", "a Finished, b Finished")?;
         }
@@ -92,7 +94,9 @@ fn what_shadows_ours_never_runs_as_another() {
             format!("SELECT flow.restart_flow({flow_id})"),
             format!("CALL flow.watch({flow_id}, '100 ms')"),
             format!("SELECT flow.retry_failed({flow_id})"),
-            format!("SELECT flow.graphviz({flow_id}), flow.graphviz('f'), flow.args({flow_id}), flow.task_list({flow_id})"),
+            format!(
+                "SELECT flow.graphviz({flow_id}), flow.graphviz('f'), flow.args({flow_id}), flow.task_list({flow_id})"
+            ),
             "SELECT flow.flows(), flow.configuration(), flow.walk_flow('f')".into(),
             "SELECT async.push_task(async.task('SELECT 1', NULL))".into(),
             "SELECT async.push_task(async.task('SELECT 1', NULL, _query => NULL))".into(),
@@ -188,7 +192,8 @@ fn our_functions_do_not_look_into_the_callers_path() {
         ] {
             admin.run(&call)?;
         }
-        let caught = session.column("SELECT DISTINCT what || ' as ' || who FROM evil.ran WHERE who <> 'shadow_maker'")?;
+        let caught =
+            session.column("SELECT DISTINCT what || ' as ' || who FROM evil.ran WHERE who <> 'shadow_maker'")?;
         ensure!(caught.is_empty(), "{caught:?}");
         Ok(())
     });

@@ -13,8 +13,14 @@ const STEPS: i64 = 10_000;
 fn timed(database: &Database, session: &mut Session) -> Result<Duration> {
     let begun = Instant::now();
     let flow_id = run(session, "f")?;
-    database.wait_until(&format!("(SELECT processed IS NOT NULL FROM flow.flow WHERE flow_id = {flow_id})"), Duration::from_secs(120))?;
-    same(session.number(&format!("SELECT count(*) FROM async.task WHERE flow_id = {flow_id} AND NOT failed"))?, STEPS + 1)?;
+    database.wait_until(
+        &format!("(SELECT processed IS NOT NULL FROM flow.flow WHERE flow_id = {flow_id})"),
+        Duration::from_secs(120),
+    )?;
+    same(
+        session.number(&format!("SELECT count(*) FROM async.task WHERE flow_id = {flow_id} AND NOT failed"))?,
+        STEPS + 1,
+    )?;
     Ok(begun.elapsed())
 }
 

@@ -11,7 +11,11 @@ use crate::kit::*;
 #[test]
 fn a_standby_runs_nothing_and_goes_on_when_it_is_promoted() {
     test_alone("streamed", Cluster::options().setting("pgflow.workers", "2"), |database, session| {
-        callback(session, "slowly", "INSERT INTO t.log (what) VALUES (_args.step_arguments->>'s'); PERFORM pg_sleep(0.02);")?;
+        callback(
+            session,
+            "slowly",
+            "INSERT INTO t.log (what) VALUES (_args.step_arguments->>'s'); PERFORM pg_sleep(0.02);",
+        )?;
         pushing(session, 200)?;
         configure(
             session,
@@ -27,7 +31,12 @@ fn a_standby_runs_nothing_and_goes_on_when_it_is_promoted() {
 
         let processes = "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'pgflow%'";
         same(there.number(processes)?, 0)?;
-        same(there.text(&format!("SELECT status FROM flow.v_flow_node_status WHERE flow_id = {flow_id} AND node = 'a'"))?, "Running Steps")?;
+        same(
+            there.text(&format!(
+                "SELECT status FROM flow.v_flow_node_status WHERE flow_id = {flow_id} AND node = 'a'"
+            ))?,
+            "Running Steps",
+        )?;
         let status = there.text("SELECT server_status FROM async.v_server_info")?;
         refused(&mut there, "SELECT flow.run_flow('f', '{}')", "read-only")?;
 

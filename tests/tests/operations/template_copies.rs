@@ -25,8 +25,11 @@ fn a_copy_is_made_at_once_and_runs_nothing_before_it_is_adopted() {
         let copy = Database::new(database.cluster, "the_copy");
         let mut there = copy.connect()?;
         open_gate(&mut there)?;
-        copy.wait_until("(SELECT last_error LIKE '%adopt%' FROM async.processes() WHERE kind = 'dispatcher'
-            AND database_oid = (SELECT oid FROM pg_database WHERE datname = 'the_copy'))", SOON)?;
+        copy.wait_until(
+            "(SELECT last_error LIKE '%adopt%' FROM async.processes() WHERE kind = 'dispatcher'
+            AND database_oid = (SELECT oid FROM pg_database WHERE datname = 'the_copy'))",
+            SOON,
+        )?;
         contains(&there.text("SELECT server_status FROM async.v_server_info")?, "adopt")?;
         same(there.truth("SELECT async.adopted()")?, false)?;
         pause(700);
@@ -55,7 +58,10 @@ fn copies_are_not_charged_to_the_task_that_they_interrupt() {
         let flow_id = run(session, "a")?;
         let mut admin = database.cluster.connect("postgres", SUPERUSER)?;
         for i in 1..=4 {
-            database.wait_until("NOT EXISTS (SELECT FROM flow.flow WHERE processed IS NULL) OR EXISTS (SELECT FROM async.running())", SOON)?;
+            database.wait_until(
+                "NOT EXISTS (SELECT FROM flow.flow WHERE processed IS NULL) OR EXISTS (SELECT FROM async.running())",
+                SOON,
+            )?;
             end_sessions(database)?;
             at_once(&mut admin, &format!("CREATE DATABASE copied_{i} TEMPLATE copied_often"))?;
             at_once(&mut admin, &format!("DROP DATABASE copied_{i}"))?;
@@ -74,14 +80,16 @@ fn copies_are_not_charged_to_the_task_that_they_interrupt() {
 fn a_copy_is_made_at_once_while_workers_are_starting() {
     test("starting", |database, session| {
         configure_one(session, "a", "t.nothing")?;
-        session.run("INSERT INTO async.concurrency_pool VALUES ('unused', 1)")?;
         let mut admin = database.cluster.connect("postgres", SUPERUSER)?;
         let mut slowest = Duration::ZERO;
         for i in 0..12 {
             // No warm worker: the last statement has ended it.
             let mut session = database.connect()?;
-            database.wait_until("EXISTS (SELECT FROM async.processes() p WHERE p.kind = 'dispatcher' AND p.state = 'running'
-                AND p.database_oid = (SELECT oid FROM pg_database WHERE datname = current_database()))", SOON)?;
+            database.wait_until(
+                "EXISTS (SELECT FROM async.processes() p WHERE p.kind = 'dispatcher' AND p.state = 'running'
+                AND p.database_oid = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+                SOON,
+            )?;
             run(&mut session, "a")?;
             drop(session);
             std::thread::sleep(Duration::from_micros(800 * i));

@@ -42,7 +42,12 @@ fn what_runs_at_commit_runs_with_the_callbacks_rights() {
         configure_one(&mut user, "works", "c.works")?;
         ends_as(database, &mut user, "works", "works Finished")?;
         let who = session.text("SELECT string_agg(DISTINCT who, ', ') FROM c.seen")?;
-        println!("{}", session.text("SELECT string_agg(what || ' ' || n, ', ') FROM (SELECT what, count(*) AS n FROM c.seen GROUP BY 1) x")?);
+        println!(
+            "{}",
+            session.text(
+                "SELECT string_agg(what || ' ' || n, ', ') FROM (SELECT what, count(*) AS n FROM c.seen GROUP BY 1) x"
+            )?
+        );
         same(who, "commits commits off")?;
         same(session.number("SELECT count(*) FROM c.seen WHERE what = 'trigger'")?, 6)
     });
@@ -61,7 +66,10 @@ fn what_a_callback_says_is_kept_and_stays_out_of_the_servers_log() {
         ends_as(database, session, "speaks", "speaks Finished")?;
         let log = database.cluster.log_tail(50, "7391");
         ensure!(!log.contains("a-notice") && !log.contains("an-info") && !log.contains("a-debug"), "{log}");
-        ensure!(log.contains("a-warning") && log.contains("a-log"), "what the server would have logged is not there: {log:?}");
+        ensure!(
+            log.contains("a-warning") && log.contains("a-log"),
+            "what the server would have logged is not there: {log:?}"
+        );
         let kept = session.text("SELECT string_agg(level || ' ' || message, ', ' ORDER BY seq) FROM async.task_log WHERE message LIKE '%7391'")?;
         same(kept, "NOTICE a-notice-7391, INFO an-info-7391, LOG a-log-7391, WARNING a-warning-7391")
     });
@@ -94,7 +102,9 @@ fn statistics_move_while_a_run_goes_on() {
         ensure!(steps.iter().filter(|n| **n < 400).count() >= 2, "n_tup_ins moved only to {steps:?}");
         let mut own = database.connect()?;
         wait_for("our own tables' statistics move", || {
-            own.truth("SELECT n_tup_ins > 0 AND n_tup_upd > 0 FROM pg_stat_all_tables WHERE relid = 'async.task'::REGCLASS")
+            own.truth(
+                "SELECT n_tup_ins > 0 AND n_tup_upd > 0 FROM pg_stat_all_tables WHERE relid = 'async.task'::REGCLASS",
+            )
         })?;
         session.run(&format!("SELECT flow.cancel({flow_id})"))
     });
@@ -131,7 +141,10 @@ fn pg_terminate_backend_of_a_worker_starts_its_task_again() {
             let worker = the(database, Kind::Worker)?;
             session.run(&format!("SELECT pg_terminate_backend({worker})"))?;
             wait_for("another worker runs it", || {
-                Ok(session.column("SELECT pid FROM async.running()")?.first().is_some_and(|pid| *pid != worker.to_string()))
+                Ok(session
+                    .column("SELECT pid FROM async.running()")?
+                    .first()
+                    .is_some_and(|pid| *pid != worker.to_string()))
             })?;
         }
         open_gate(session)?;
@@ -196,7 +209,9 @@ fn a_step_argument_of_a_megabyte_arrives_whole() {
         configure(session, "f", r#"{"node": "a", "node_routine": "t.waits", "step_routine": "t.measures"}"#)?;
         let flow_id = run(session, "f")?;
         for _ in 0..2 {
-            session.run(&format!("CALL flow.push_steps({flow_id}, 'a', ARRAY[jsonb_build_object('big', repeat('é', 1000000))])"))?;
+            session.run(&format!(
+                "CALL flow.push_steps({flow_id}, 'a', ARRAY[jsonb_build_object('big', repeat('é', 1000000))])"
+            ))?;
         }
         open_gate(session)?;
         same(ended(database, flow_id)?, "a Finished")?;
