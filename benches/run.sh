@@ -143,7 +143,8 @@ before=$(activity)
 sleep "$IDLE"
 after=$(activity)
 if [ "$before" = "$after" ]; then
-  say "Idle for $IDLE s: no CPU time, no context switch, no WAL ($(grep -c ticks <<<"$before") processes of ours)"
+  wal=$( ((IDLE < 30)) || echo ", no WAL")
+  say "Idle for $IDLE s: no CPU time, no context switch$wal ($(grep -c ticks <<<"$before") processes of ours)"
 else
   say "Idle for $IDLE s: NOT idle"
   diff <(echo "$before") <(echo "$after") | sed 's/^/  /' || true

@@ -64,7 +64,7 @@ fn hold_engine() {
 
 #[pg_extern(sql = false)]
 fn wake_launcher() {
-    note(Note::WakeLauncher);
+    note(Note::WakeLauncher { here: true });
 }
 
 #[pg_extern(sql = false)]
@@ -210,7 +210,8 @@ fn processes() -> TableIterator<
         let pid = |p: i32| (p != 0).then_some(p);
         let launcher = shared.launcher.pid();
         let state = if launcher != 0 { "running" } else { "not running" };
-        rows.push(("launcher".into(), pid(launcher), None, None, state.to_owned(), None, None, None, None, None));
+        let error = shared.launcher_error.get();
+        rows.push(("launcher".into(), pid(launcher), None, None, state.to_owned(), None, None, None, None, error));
         for d in shared.databases().iter().filter(|d| d.oid.load(Acquire) != 0) {
             rows.push((
                 "dispatcher".into(),

@@ -86,7 +86,8 @@ CREATE FUNCTION async.adopt_as(_caller OID) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM async.require_admin(_caller, 'let the work of this database run here');
-  UPDATE async.engine_state e SET system_identifier = w.system_identifier, database_oid = w.database_oid
+  UPDATE async.engine_state e
+  SET system_identifier = w.system_identifier, database_oid = w.database_oid, next_low = NULL, next_writers = NULL
     FROM async.whereabouts() w;
   PERFORM async.announce_settings();
 END

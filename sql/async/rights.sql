@@ -6,7 +6,11 @@ DECLARE
 BEGIN
   FOREACH _role IN ARRAY ARRAY['flow_admin', 'flow_user', 'flow_monitor'] LOOP
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = _role) THEN
-      EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', _role);
+      BEGIN
+        EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', _role);
+      EXCEPTION WHEN duplicate_object OR unique_violation THEN
+        NULL;  -- another database was given the extension at the same moment
+      END;
     END IF;
   END LOOP;
 END

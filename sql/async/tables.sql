@@ -92,7 +92,7 @@ CREATE TABLE async.task (
   source              TEXT,
   query               TEXT,                       -- null for a task of a flow: its routine is in the definition
   task_data           JSONB                       -- of a step: its arguments
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 45);  -- room for every row's second version, also while a snapshot keeps the first
 
 -- Marks that precede starts: one row a batch that a worker was handed. Rows of batches that have ended are deleted.
 CREATE TABLE async.claim (

@@ -195,6 +195,16 @@ BEGIN
          coalesce(array_agg(c.node_no) FILTER (WHERE c.state = 'O'), '{}')
   INTO ended_flows, ended_nodes, open_flows, open_nodes
   FROM changed c;
+  -- Steps that were pushed to a node which will never open.
+  UPDATE async.task t
+  SET processed = clock_timestamp(), finish_status = 'CANCELED', failed = true,
+      processing_error = 'its node ended without running'
+  WHERE t.task_id = ANY (array(
+          SELECT s.task_id
+          FROM unnest(ended_flows, ended_nodes) AS e (flow_id, node_no),
+               LATERAL (SELECT x.task_id FROM flow.flow_step x
+                        WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) s))
+    AND t.processed IS NULL;
 END
 $$;
 COMMENT ON FUNCTION flow.open_nodes IS 'Internal: opens, skips or ends nodes whose parents have all ended.';

@@ -451,7 +451,8 @@ DECLARE
   _wanted RECORD;
 BEGIN
   UPDATE flow.flow f SET force_priority = _priority WHERE f.flow_id = ANY (_flow_ids);
-  _open := flow.open_tasks(_flow_ids);
+  -- The rows of running tasks are left alone: a callback under REPEATABLE READ could not write its outcome any more.
+  _open := array(SELECT o FROM unnest(flow.open_tasks(_flow_ids)) o WHERE o NOT IN (SELECT r.task_id FROM async.running() r));
   FOR _at IN 1 .. cardinality(_open) BY 1000 LOOP
     _piece := _open[_at : _at + 999];
     PERFORM FROM async.task t WHERE t.task_id = ANY (_piece) AND t.processed IS NULL

@@ -89,8 +89,8 @@ BEGIN
     SELECT a.pid FROM async.control c JOIN pg_stat_activity a ON a.datname = current_database()
      WHERE a.pid <> pg_backend_pid() AND a.state IS DISTINCT FROM 'idle'
        AND a.query ~* '\mcall\s+async\.(main|cycle)\M' LIMIT 1 $q$ INTO _pid;
-  IF _pid IS NULL AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'async.control'::REGCLASS AND attname = 'advisory_mutex_id')
-  THEN
+  IF _pid IS NULL AND EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = 'async.control'::REGCLASS AND attname = 'advisory_mutex_id') THEN
     EXECUTE $q$
       SELECT l.pid FROM async.control c JOIN pg_locks l ON l.locktype = 'advisory' AND l.granted
          AND (l.classid::BIGINT << 32 | l.objid::BIGINT) = c.advisory_mutex_id AND l.objsubid = 1
@@ -99,7 +99,8 @@ BEGIN
   IF _pid IS NOT NULL THEN
     RAISE object_in_use USING
       MESSAGE = format('the main loop runs: process %s', _pid),
-      HINT = format('Take its CALL out of cron, then UPDATE async.control SET enabled = false, or SELECT pg_terminate_backend(%s).', _pid);
+      HINT = format('Take its CALL out of cron, then UPDATE async.control SET enabled = false, or SELECT '
+                    'pg_terminate_backend(%s).', _pid);
   END IF;
 END
 $$;

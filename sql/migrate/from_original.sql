@@ -58,8 +58,9 @@ BEGIN
   END LOOP;
 END
 $$;
-DROP VIEW old_type, report;
-DROP FUNCTION pg_temp.renamed, pg_temp.move_routine, pg_temp.node_configuration, pg_temp.resolved;
+DROP VIEW old_type, old_object, old_schema, report;
+DROP FUNCTION pg_temp.renamed, pg_temp.role_name, pg_temp.move_routine, pg_temp.node_configuration, pg_temp.resolved,
+  pg_temp.schema_of;
 COMMIT;
 
 \echo 'Taken over:'

@@ -33,10 +33,12 @@ CREATE TEMP TABLE m_shape ON COMMIT DROP AS
 SELECT r.flow, r.shape, min(r.flow_id) AS flow_id, c.definition_id
   FROM m_run r
   LEFT JOIN (
-    SELECT c.flow, c.definition_id, md5(concat_ws(E'\n',
-             (SELECT string_agg(n.node, ',' ORDER BY n.node COLLATE "C") FROM flow.definition_node n WHERE n.definition_id = c.definition_id),
-             (SELECT string_agg(d.parent || '>' || d.child || d.continue_on_failure, ',' ORDER BY d.parent COLLATE "C", d.child COLLATE "C")
-                FROM flow.dependency_configuration d WHERE d.flow = c.flow))) AS shape
+    SELECT c.flow, c.definition_id, md5(concat_ws(E'\n', (
+             SELECT string_agg(n.node, ',' ORDER BY n.node COLLATE "C")
+               FROM flow.definition_node n WHERE n.definition_id = c.definition_id), (
+             SELECT string_agg(d.parent || '>' || d.child || d.continue_on_failure, ','
+                               ORDER BY d.parent COLLATE "C", d.child COLLATE "C")
+               FROM flow.dependency_configuration d WHERE d.flow = c.flow))) AS shape
       FROM flow.configured c) AS c ON c.flow = r.flow AND c.shape = r.shape
  GROUP BY r.flow, r.shape, c.definition_id;
 
@@ -77,9 +79,11 @@ BEGIN
     WITH made AS (
       INSERT INTO flow.definition (flow, configuration, concurrency_group_routine, author, created)
       SELECT _shape.flow, jsonb_build_object('nodes', coalesce((
-               SELECT jsonb_agg(coalesce(pg_temp.node_configuration(n.node), jsonb_build_object('node', n.node)) || jsonb_strip_nulls(jsonb_build_object('dependencies', (
-                 SELECT jsonb_agg(jsonb_build_object('parent', e.parent, 'continue_on_failure', e.continue_on_failure) ORDER BY e.parent)
-                   FROM m_edge e WHERE e.flow = n.flow AND e.shape = n.shape AND e.child = n.node))) ORDER BY n.rank, n.node)
+               SELECT jsonb_agg(pg_temp.node_configuration(n.node, (
+                        SELECT jsonb_agg(jsonb_build_object(
+                                 'parent', e.parent, 'continue_on_failure', e.continue_on_failure) ORDER BY e.parent)
+                          FROM m_edge e WHERE e.flow = n.flow AND e.shape = n.shape AND e.child = n.node))
+                      ORDER BY n.rank, n.node)
                  FROM m_node n WHERE n.flow = _shape.flow AND n.shape = _shape.shape), '[]')),
              NULL, s.owner, f.created
         FROM migration_settings s, old_flow_flow f WHERE f.flow_id = _shape.flow_id
@@ -187,8 +191,10 @@ WITH RECURSIVE below AS (
   UNION ALL SELECT f.flow_id, b.depth + 1 FROM below b JOIN flow.flow f ON f.parent_flow_id = b.flow_id WHERE b.depth < 1000)
 UPDATE flow.flow f SET depth = b.depth FROM below b WHERE b.flow_id = f.flow_id AND b.depth > 0;
 
-SELECT setval('async.task_id_seq', greatest(1, (SELECT last FROM old_sequence WHERE name = 'async.task'), (SELECT max(task_id) FROM async.task))),
-       setval('flow.flow_id_seq', greatest(1, (SELECT last FROM old_sequence WHERE name = 'flow.flow'), (SELECT max(flow_id) FROM flow.flow))) \gset old_
+SELECT setval(n.sequence, greatest(1, o.last, n.highest))
+  FROM (VALUES ('async.task', 'async.task_id_seq'::REGCLASS, (SELECT max(t.task_id) FROM async.task t)),
+               ('flow.flow', 'flow.flow_id_seq', (SELECT max(f.flow_id) FROM flow.flow f))) AS n(name, sequence, highest)
+  JOIN old_sequence o USING (name) \g /dev/null
 INSERT INTO report (kind, name, outcome, reason)
 SELECT 'history', x.name, 'done', x.rows || ' rows'
   FROM (VALUES ('runs', (SELECT count(*) FROM flow.flow)), ('nodes', (SELECT count(*) FROM flow.flow_node)),

@@ -1,16 +1,20 @@
 -- A part of from_original.sql, not to be run alone.
 -- Users' routines and columns of the old types follow to the new ones: above all callbacks, which take
 -- flow.callback_arguments_t. A routine is made anew from its own definition; owner, grants and comment stay.
+CREATE TEMP VIEW old_schema AS
+SELECT n.oid, CASE n.nspname WHEN s.flow_old THEN 'flow' ELSE 'async' END::REGNAMESPACE AS new
+  FROM pg_namespace n JOIN migration_settings s ON n.nspname IN (s.async_old, s.flow_old);
 CREATE TEMP VIEW old_type AS
-SELECT t.oid, n.new_schema || '.' || quote_ident(t.typname) AS new_name
-  FROM pg_type t
-  JOIN (SELECT s.async_old AS old_schema, 'async' AS new_schema FROM migration_settings s
-        UNION ALL SELECT s.flow_old, 'flow' FROM migration_settings s) AS n ON t.typnamespace = to_regnamespace(quote_ident(n.old_schema))
-  JOIN pg_type w ON w.typname = t.typname AND w.typnamespace = n.new_schema::REGNAMESPACE;
+SELECT t.oid FROM pg_type t JOIN old_schema s ON s.oid = t.typnamespace
+  JOIN pg_type n ON n.typname = t.typname AND n.typnamespace = s.new;
 
 CREATE FUNCTION pg_temp.renamed(_text TEXT) RETURNS TEXT LANGUAGE sql STABLE AS $$
   SELECT replace(replace(_text, quote_ident(s.flow_old) || '.', 'flow.'), quote_ident(s.async_old) || '.', 'async.')
     FROM migration_settings s;
+$$;
+
+CREATE FUNCTION pg_temp.role_name(_role OID) RETURNS TEXT LANGUAGE sql STABLE AS $$
+  SELECT CASE _role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(_role)) END;
 $$;
 
 -- search_path is pg_catalog here, so that definitions come with all names qualified.
@@ -39,12 +43,13 @@ BEGIN
    WHERE p.pronamespace = _is.pronamespace AND p.proname = _is.proname
      AND format('%s(%s)', p.oid::REGPROC, pg_get_function_identity_arguments(p.oid)) = _is.signature;
   EXECUTE format('ALTER ROUTINE %s OWNER TO %I', _new, _is.owner);
-  FOR _grant IN SELECT DISTINCT g.grantee FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) g WHERE p.oid = _new LOOP
-    EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %s', _new, CASE _grant.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(_grant.grantee)) END);
+  FOR _grant IN
+    SELECT DISTINCT g.grantee FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) g WHERE p.oid = _new
+  LOOP
+    EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %s', _new, pg_temp.role_name(_grant.grantee));
   END LOOP;
   FOR _grant IN SELECT * FROM aclexplode(_is.acl) LOOP
-    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s%s', _new,
-      CASE _grant.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(_grant.grantee)) END,
+    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s%s', _new, pg_temp.role_name(_grant.grantee),
       CASE WHEN _grant.is_grantable AND _grant.grantee <> _is.proowner THEN ' WITH GRANT OPTION' ELSE '' END);
   END LOOP;
   IF _is.comment IS NOT NULL THEN
@@ -67,15 +72,17 @@ BEGIN
       JOIN pg_type t ON t.oid = a.atttypid
      WHERE (a.atttypid IN (SELECT o.oid FROM pg_temp.old_type o) OR t.typelem IN (SELECT o.oid FROM pg_temp.old_type o))
        AND NOT a.attisdropped AND c.relpersistence <> 't'
-       AND c.relnamespace NOT IN (SELECT to_regnamespace(quote_ident(n)) FROM pg_temp.migration_settings s, unnest(ARRAY[s.async_old, s.flow_old]) n)
+       AND c.relnamespace NOT IN (SELECT o.oid FROM pg_temp.old_schema o)
   LOOP
     BEGIN
       IF (SELECT c.relkind FROM pg_class c WHERE c.oid = _found.relation) = 'c' THEN
         EXECUTE format('ALTER TYPE %s ALTER ATTRIBUTE %I TYPE %s', _found.relation, _found.attname, _found.type);
       ELSE
-        EXECUTE format('ALTER TABLE %1$s ALTER COLUMN %2$I TYPE %3$s USING %2$I::TEXT::%3$s', _found.relation, _found.attname, _found.type);
+        EXECUTE format('ALTER TABLE %1$s ALTER COLUMN %2$I TYPE %3$s USING %2$I::TEXT::%3$s',
+                       _found.relation, _found.attname, _found.type);
       END IF;
-      INSERT INTO pg_temp.report (kind, name, outcome) VALUES ('column', format('%s.%I', _found.relation, _found.attname), 'done');
+      INSERT INTO pg_temp.report (kind, name, outcome)
+      VALUES ('column', format('%s.%I', _found.relation, _found.attname), 'done');
     EXCEPTION WHEN OTHERS THEN
       INSERT INTO pg_temp.report (kind, name, outcome, reason, advice)
       VALUES ('column', format('%s.%I', _found.relation, _found.attname), 'refused', SQLERRM,
@@ -91,7 +98,7 @@ BEGIN
      WHERE EXISTS (SELECT FROM unnest(p.proargtypes || coalesce(p.proallargtypes, '{}') || p.prorettype) AS u(type)
                      JOIN pg_type t ON t.oid = u.type
                     WHERE t.oid IN (SELECT o.oid FROM pg_temp.old_type o) OR t.typelem IN (SELECT o.oid FROM pg_temp.old_type o))
-       AND p.pronamespace NOT IN (SELECT to_regnamespace(quote_ident(n)) FROM pg_temp.migration_settings s, unnest(ARRAY[s.async_old, s.flow_old]) n)
+       AND p.pronamespace NOT IN (SELECT o.oid FROM pg_temp.old_schema o)
      ORDER BY p.oid
   LOOP
     _reason := CASE WHEN _found.extname IS NOT NULL THEN 'it belongs to extension ' || _found.extname
@@ -119,11 +126,11 @@ BEGIN
       JOIN pg_depend d ON d.classid = 'pg_rewrite'::REGCLASS AND d.objid = w.oid
        AND (d.refclassid, d.refobjid) IN (
          SELECT 'pg_class'::REGCLASS::OID, o.oid FROM pg_class o
-          WHERE o.relnamespace IN (SELECT to_regnamespace(quote_ident(n)) FROM pg_temp.migration_settings s, unnest(ARRAY[s.async_old, s.flow_old]) n)
+          WHERE o.relnamespace IN (SELECT o.oid FROM pg_temp.old_schema o)
          UNION ALL SELECT 'pg_proc'::REGCLASS::OID, o.oid FROM pg_proc o
-          WHERE o.pronamespace IN (SELECT to_regnamespace(quote_ident(n)) FROM pg_temp.migration_settings s, unnest(ARRAY[s.async_old, s.flow_old]) n))
+          WHERE o.pronamespace IN (SELECT o.oid FROM pg_temp.old_schema o))
      WHERE c.relkind = 'v' AND c.relpersistence <> 't'
-       AND c.relnamespace NOT IN (SELECT to_regnamespace(quote_ident(n)) FROM pg_temp.migration_settings s, unnest(ARRAY[s.async_old, s.flow_old]) n)
+       AND c.relnamespace NOT IN (SELECT o.oid FROM pg_temp.old_schema o)
      ORDER BY c.oid
   LOOP
     BEGIN

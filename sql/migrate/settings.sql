@@ -29,12 +29,15 @@ BEGIN
    WHERE t->>'connection_string' IS NOT NULL AND NOT async.leads_here(t->>'connection_string')
   UNION ALL
   SELECT 'target', t->>'target', 'look', format('its tasks ran as role "%s"', o.user),
-         format('Now they run as the role that calls run_flow. To keep it: {"flow": {"run_as": "%s"}} in the configurations.', o.user)
-    FROM jsonb_array_elements(_given->'targets') t, LATERAL (SELECT async.conninfo_options(t->>'connection_string')->>'user') o("user")
+         format('Now they run as the role that calls run_flow. To keep it: "flow": {"run_as": "%s"} in configurations.', o.user)
+    FROM jsonb_array_elements(_given->'targets') t
+   CROSS JOIN LATERAL (SELECT async.conninfo_options(t->>'connection_string')->>'user') o("user")
    WHERE async.leads_here(t->>'connection_string') AND o.user IS NOT NULL
   UNION ALL
-  SELECT 'control', r.key, 'look', array_to_string(r.value, ', '), 'Not called any more: nothing loops. Run it with pg_cron if it is needed.'
-    FROM old_async_control c, LATERAL (VALUES ('startup_routines', c.startup_routines), ('loop_routines', c.loop_routines)) r(key, value)
+  SELECT 'control', r.key, 'look', array_to_string(r.value, ', '),
+         'Not called any more: nothing loops. Schedule it with pg_cron if it is needed.'
+    FROM old_async_control c
+   CROSS JOIN LATERAL (VALUES ('startup_routines', c.startup_routines), ('loop_routines', c.loop_routines)) r(key, value)
    WHERE cardinality(r.value) > 0;
 
   LOOP  -- each round takes at least one faulty part out

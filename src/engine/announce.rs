@@ -18,7 +18,10 @@ use super::shmem::{my_database, try_shared, DatabaseState};
 pub enum Note {
     Tell(Event),
     Decide(Decision),
-    WakeLauncher,
+    /// The launcher is to look; `here`: this database may have got or lost the extension.
+    WakeLauncher {
+        here: bool,
+    },
     /// A statement has the database with this OID to itself until the transaction ends.
     LetBack(u32),
     /// The engine is held until the transaction ends; what the table says counts then.
@@ -143,9 +146,10 @@ fn tell(notes: impl Iterator<Item = Note>, committed: bool) {
                     told = true;
                 }
             }
-            Note::WakeLauncher => {
+            Note::WakeLauncher { here } => {
                 // SAFETY: reading a process-global OID.
-                if let Some(database) = shared.database_or_new(unsafe { pg_sys::MyDatabaseId }) {
+                let here = here.then(|| shared.database_or_new(unsafe { pg_sys::MyDatabaseId })).flatten();
+                if let Some(database) = here {
                     database.change_state(DatabaseState::Absent, DatabaseState::Unknown);
                     database.check_extension.store(true, Release);
                     database.dispatcher.wake();

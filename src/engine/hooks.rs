@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::*;
 use pgrx::pg_sys;
 
 use super::announce::{note, Note};
-use super::process::wait_briefly;
+use super::process::{signal, wait_briefly};
 use super::shmem::{shared, Database, DatabaseState, WorkerState};
 
 /// How long the engine's processes of a database may take to end (milliseconds).
@@ -39,7 +39,7 @@ unsafe extern "C-unwind" fn hook(
 ) {
     let node = (*statement).utilityStmt;
     if make_room(node) {
-        note(Note::WakeLauncher);
+        note(Note::WakeLauncher { here: (*node).type_ == pg_sys::NodeTag::T_DropStmt });
     }
     match PREVIOUS {
         Some(previous) => {
@@ -117,17 +117,27 @@ unsafe fn dismiss(name: *const std::ffi::c_char) {
     note(Note::LetBack(oid.to_u32()));
     database.set_state(DatabaseState::Dismissed);
     let mut waited = 0;
-    while waited < LEAVE_TIMEOUT {
-        let pids = pids(database);
-        if pids.is_empty() {
-            break;
-        }
-        for pid in pids {
-            libc::kill(pid, libc::SIGTERM);
-        }
+    while waited < LEAVE_TIMEOUT && end_processes(database) {
         wait_briefly(20);
         waited += 20;
     }
+}
+
+/// Asks the engine's processes of a database to end. Returns whether any is left or still starting.
+fn end_processes(database: &Database) -> bool {
+    let oid = database.oid.load(Acquire);
+    let mut any = false;
+    for w in shared().workers() {
+        let present = matches!(w.state(), WorkerState::Starting | WorkerState::Ready | WorkerState::Leaving);
+        if present && w.database.load(Acquire) == oid {
+            any = true;
+            w.dismissed.store(true, Release);
+            signal(w.process.pid(), libc::SIGTERM);
+        }
+    }
+    let dispatcher = database.dispatcher.pid();
+    signal(dispatcher, libc::SIGTERM);
+    any || dispatcher != 0
 }
 
 unsafe fn owns(database: pg_sys::Oid) -> bool {
@@ -135,14 +145,4 @@ unsafe fn owns(database: pg_sys::Oid) -> bool {
     return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
     #[cfg(not(feature = "pg15"))]
     return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, pg_sys::GetUserId());
-}
-
-fn pids(database: &Database) -> Vec<i32> {
-    let oid = database.oid.load(Acquire);
-    let workers = shared()
-        .workers()
-        .iter()
-        .filter(|w| w.state() != WorkerState::Free && w.database.load(Acquire) == oid)
-        .map(|w| w.process.pid());
-    workers.chain([database.dispatcher.pid()]).filter(|pid| *pid != 0).collect()
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::*;
 use pgrx::pg_sys;
 
 use super::process;
-use super::shmem::{shared, DatabaseState};
+use super::shmem::{shared, Database, DatabaseState, WorkerState};
 
 /// Dispatchers that may be starting at the same time.
 const STARTING_AT_MOST: usize = 3;
@@ -31,6 +31,8 @@ pub fn init() {
 
 #[derive(Default)]
 struct Known {
+    /// It was looked at and has no extension.
+    absent: bool,
     failures: u32,
     not_before: i64,
     asked: i64,
@@ -69,6 +71,8 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
     let databases = crate::store::launcher::databases();
     let now = crate::store::now();
     forget_dropped(&databases, known);
+    free_places();
+    shared().launcher_error.set("");
     let mut next: Option<i64> = None;
     let mut again = |at: i64| next = Some(next.map_or(at, |n| n.min(at)));
     let mut starting = shared()
@@ -77,11 +81,17 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
         .filter(|d| d.oid.load(Acquire) != 0 && d.state() == DatabaseState::Starting)
         .count();
     for oid in databases {
+        let entry = known.entry(oid.to_u32()).or_default();
+        if entry.absent && shared().database(oid).is_none() {
+            continue;
+        }
         let Some(database) = shared().database_or_new(oid) else {
-            pgrx::warning!("pgflow: more databases than pgflow.max_databases; {oid} is not looked at");
+            let text = "more databases have pgflow than pgflow.max_databases: raise it and restart";
+            pgrx::warning!("pgflow: {text} (database {oid} is not served)");
+            shared().launcher_error.set(text);
             continue;
         };
-        let entry = known.entry(oid.to_u32()).or_default();
+        entry.absent = false;
         match database.state() {
             DatabaseState::Running => {
                 if now - entry.asked > LONGEST_PAUSE {
@@ -89,7 +99,17 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
                 }
                 continue;
             }
-            DatabaseState::Absent | DatabaseState::Dismissed => continue,
+            DatabaseState::Absent => {
+                // Its place is free for others; what is known of it stays here.
+                if database.dispatcher.pid() == 0 {
+                    entry.absent = true;
+                    forget(database);
+                } else {
+                    again(now + PAUSE);
+                }
+                continue;
+            }
+            DatabaseState::Dismissed => continue,
             DatabaseState::Starting => {
                 if database.dispatcher.pid() == 0 && now - entry.asked > START_TIMEOUT {
                     database.change_state(DatabaseState::Starting, DatabaseState::Failed);
@@ -115,6 +135,7 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
             entry.asked = now;
             again(now + START_TIMEOUT);
         } else {
+            ask_to_yield();
             database.last_error.set("no place for the dispatcher is free: raise max_worker_processes and restart");
             entry.not_before = now + PAUSE * 10;
             again(entry.not_before);
@@ -123,7 +144,7 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
     next
 }
 
-fn start(oid: pg_sys::Oid, database: &super::shmem::Database) -> bool {
+fn start(oid: pg_sys::Oid, database: &Database) -> bool {
     let from = database.state();
     if !database.change_state(from, DatabaseState::Starting) {
         return true;
@@ -142,11 +163,39 @@ fn forget_dropped(databases: &[pg_sys::Oid], known: &mut HashMap<u32, Known>) {
         let oid = entry.oid.load(Acquire);
         let gone = oid != 0 && !databases.iter().any(|d| d.to_u32() == oid);
         if gone && entry.dispatcher.pid() == 0 && entry.state() != DatabaseState::Dismissed {
-            while entry.ring().pop().is_some() {}
-            entry.last_error.set("");
-            entry.set_state(DatabaseState::Unknown);
-            entry.oid.store(0, Release);
-            known.remove(&oid);
+            forget(entry);
         }
+    }
+    known.retain(|oid, _| databases.iter().any(|d| d.to_u32() == *oid));
+}
+
+fn forget(entry: &Database) {
+    while entry.ring().pop().is_some() {}
+    entry.last_error.set("");
+    entry.set_state(DatabaseState::Unknown);
+    entry.oid.store(0, Release);
+}
+
+/// Places of workers that are gone are freed by their dispatcher; here, those whose database will have none.
+fn free_places() {
+    for worker in shared().workers().iter().filter(|w| w.state() == WorkerState::Gone) {
+        let oid = pg_sys::Oid::from(worker.database.load(Acquire));
+        let served = shared().database(oid).is_some_and(|d| d.state() != DatabaseState::Absent);
+        if !served && worker.change_state(WorkerState::Gone, WorkerState::Starting) {
+            worker.reset();
+            worker.set_state(WorkerState::Free);
+        }
+    }
+}
+
+/// An idle worker makes room for a dispatcher.
+fn ask_to_yield() {
+    let idle = shared()
+        .workers()
+        .iter()
+        .find(|w| w.state() == WorkerState::Ready && w.pending() == 0 && !w.leave.load(Acquire));
+    if let Some(worker) = idle {
+        worker.leave.store(true, Release);
+        worker.process.wake();
     }
 }

@@ -32,10 +32,10 @@ pub fn init() {
         SERVER_LEVEL = pg_sys::log_min_messages;
         PREVIOUS = pg_sys::emit_log_hook;
         pg_sys::emit_log_hook = Some(hook);
-        if SERVER_LEVEL > pg_sys::NOTICE as i32 {
+        if SERVER_LEVEL > pg_sys::INFO as i32 {
             pg_sys::SetConfigOption(
                 c"log_min_messages".as_ptr(),
-                c"notice".as_ptr(),
+                c"info".as_ptr(),
                 pg_sys::GucContext::PGC_SUSET,
                 pg_sys::GucSource::PGC_S_OVERRIDE,
             );

@@ -176,3 +176,18 @@ pub fn check_interrupts() {
         }
     }
 }
+
+/// A cancel that has arrived is forgotten: there is nothing left that it was meant for.
+pub fn forget_cancel() {
+    // SAFETY: a flag of this process that its signal handler sets.
+    unsafe { pg_sys::QueryCancelPending = 0 }
+}
+
+/// Sends a signal to a process of this server; nothing where there is none.
+pub fn signal(pid: i32, signal: i32) {
+    if pid > 0 {
+        // SAFETY: a pid that has just been reused by another process of the same user is possible only if a slot's
+        // process died unnoticed, which its exit callback rules out.
+        unsafe { libc::kill(pid, signal) };
+    }
+}

@@ -258,6 +258,8 @@ pub struct Worker {
     pub process: Process,
     pub database: AtomicU32,
     pub role: AtomicU32,
+    /// Ended to make room for a statement: what it ran is not to blame.
+    pub dismissed: AtomicBool,
     /// Someone else needs the slot: leave when nothing is assigned.
     pub leave: AtomicBool,
     /// Next to be written by the dispatcher, next to be done by the worker.
@@ -303,6 +305,7 @@ impl Worker {
     /// Empties a slot for a new process.
     pub fn reset(&self) {
         self.leave.store(false, Release);
+        self.dismissed.store(false, Release);
         self.head.store(0, Release);
         self.tail.store(0, Release);
         self.clear_task();
@@ -322,6 +325,8 @@ impl Worker {
 pub struct Shared {
     pub launcher: Process,
     pub launcher_wanted: AtomicBool,
+    /// Why the launcher cannot do all it should, in a user's words.
+    pub launcher_error: Text<64>,
     databases: usize,
     workers: usize,
     queue: usize,

@@ -52,6 +52,9 @@ pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
             0,
         );
     }
+    if slot.dismissed.load(Acquire) {
+        return;
+    }
     let Some((owner, callback_type)) =
         crate::store::transaction(|| Some((crate::store::extension_owner()?, store::callback_type()?)))
     else {
@@ -75,8 +78,13 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
 }
 
 fn wake_dispatcher() {
-    if let Some(database) = my_database() {
-        database.dispatcher.wake();
+    match my_database() {
+        Some(database) if database.dispatcher.pid() != 0 => database.dispatcher.wake(),
+        // Nobody here settles what this worker leaves: the launcher frees its place.
+        _ => {
+            shared().launcher_wanted.store(true, Release);
+            shared().launcher.wake();
+        }
     }
 }
 
@@ -216,9 +224,11 @@ impl Local {
         // SAFETY: the label is about to be freed.
         unsafe { pg_sys::debug_query_string = std::ptr::null() };
         own_task::end_of_callback();
+        // From here on a cancel finds nothing to cancel: what follows is bookkeeping.
+        self.slot.clear_task();
+        process::forget_cancel();
         let outcome = done.unwrap_or_else(|error| self.write_failure(attempt, started, error));
         own_task::clear();
-        self.slot.clear_task();
         notices::discard();
         session::reset(pg_sys::Oid::from(self.slot.role.load(Acquire)));
         outcome
@@ -273,7 +283,13 @@ impl Local {
                 let partially = own_task::partially_committed();
                 (Outcome::Failed, self.book(|| store::fail(attempt, started, &message, partially)))
             }
-            Some(Decision::Deferred(delay)) => (Outcome::Deferred, self.book(|| store::defer(attempt, started, delay))),
+            Some(Decision::Deferred(delay)) => {
+                let open = self.book(|| {
+                    store::log_deferral(attempt, delay);
+                    store::defer(attempt, started, delay)
+                });
+                (Outcome::Deferred, open)
+            }
         };
         self.settled(open, attempt, outcome)
     }

@@ -70,9 +70,16 @@ extern "C" {
     static mut jit_enabled: bool;
 }
 
-/// While it lives, plans are made once and look rows up by index: a statement of ours reads few rows whatever the tables
-/// held when it was first planned. User code never runs under it.
-struct Planner {
+const SEARCH_PATH: &CStr = c"pg_catalog, pg_temp";
+
+/// While it lives, names mean what they mean in pg_catalog, and plans are made once and look rows up by index.
+///
+/// The search path must be pinned whenever a statement runs, not only when it is prepared: a kept plan is analysed anew
+/// when the path has changed, and would then take its operators from wherever a role's path leads, with the owner's rights.
+/// The planner's settings are pinned because a statement of ours reads few rows, whatever the tables held when it was
+/// first planned. User code never runs under it.
+struct Steady {
+    guc_level: Option<i32>,
     seqscan: bool,
     hashjoin: bool,
     mergejoin: bool,
@@ -80,12 +87,29 @@ struct Planner {
     cache_mode: i32,
 }
 
-impl Planner {
-    fn steady() -> Self {
+impl Steady {
+    fn begin() -> Self {
         // SAFETY: the variables behind settings of the same names, of this process only; put back by `drop`, also when
-        // the statement raises.
+        // the statement raises. The nested level of settings belongs to the transaction: an error pops it.
         unsafe {
-            let before = Planner {
+            let pinned = !pg_sys::namespace_search_path.is_null()
+                && CStr::from_ptr(pg_sys::namespace_search_path) == SEARCH_PATH;
+            let guc_level = (!pinned).then(|| {
+                let level = pg_sys::NewGUCNestLevel();
+                pg_sys::set_config_option(
+                    c"search_path".as_ptr(),
+                    SEARCH_PATH.as_ptr(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_SAVE,
+                    true,
+                    0,
+                    false,
+                );
+                level
+            });
+            let before = Steady {
+                guc_level,
                 seqscan: pg_sys::enable_seqscan,
                 hashjoin: pg_sys::enable_hashjoin,
                 mergejoin: pg_sys::enable_mergejoin,
@@ -101,9 +125,17 @@ impl Planner {
             before
         }
     }
+
+    /// The regular end. After an error the settings are popped with the transaction, not here.
+    fn end(mut self) {
+        if let Some(level) = self.guc_level.take() {
+            // SAFETY: pairs with `begin`.
+            unsafe { pg_sys::AtEOXact_GUC(true, level) }
+        }
+    }
 }
 
-impl Drop for Planner {
+impl Drop for Steady {
     fn drop(&mut self) {
         // SAFETY: as above.
         unsafe {
@@ -118,15 +150,15 @@ impl Drop for Planner {
 
 /// Runs a statement. `sql` is a literal: its address is the key of the kept plan.
 pub fn run(sql: &'static CStr, args: &[Arg]) -> Rows {
+    let steady = Steady::begin();
     let known = PLANS.with_borrow(|plans| plans.get(&sql.as_ptr()).copied());
     let plan = known.unwrap_or_else(|| prepare(sql, args));
     let mut values: Vec<pg_sys::Datum> = args.iter().map(|a| a.1.unwrap_or(pg_sys::Datum::from(0))).collect();
     let nulls: Vec<std::ffi::c_char> = args.iter().map(|a| if a.1.is_some() { b' ' as _ } else { b'n' as _ }).collect();
-    let steady = Planner::steady();
     // SAFETY: the plan was prepared for these argument types; both arrays have one element an argument; we are inside
     // an SPI connection (`SPI_execute_plan` says so otherwise, with an error).
     let code = unsafe { pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0) };
-    drop(steady);
+    steady.end();
     if code < 0 {
         pgrx::error!("SPI error {code} in {sql:?}");
     }
@@ -134,28 +166,16 @@ pub fn run(sql: &'static CStr, args: &[Arg]) -> Rows {
     unsafe { Rows { table: pg_sys::SPI_tuptable, len: pg_sys::SPI_processed as usize } }
 }
 
+/// Makes the plan that is kept; the caller has pinned the search path.
 fn prepare(sql: &'static CStr, args: &[Arg]) -> pg_sys::SPIPlanPtr {
     let mut types: Vec<pg_sys::Oid> = args.iter().map(|a| a.0).collect();
-    // SAFETY: `types` has one element an argument. The nested GUC level pins the search path while names are resolved;
-    // Postgres pops it if preparing raises (the level belongs to the transaction).
+    // SAFETY: `types` has one element an argument.
     unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        pg_sys::set_config_option(
-            c"search_path".as_ptr(),
-            c"pg_catalog, pg_temp".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
-            false,
-        );
         let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
         if plan.is_null() {
             pgrx::error!("cannot prepare {sql:?}");
         }
         pg_sys::SPI_keepplan(plan);
-        pg_sys::AtEOXact_GUC(true, level);
         PLANS.with_borrow_mut(|plans| plans.insert(sql.as_ptr(), plan));
         plan
     }
@@ -180,6 +200,9 @@ pub fn transaction<T>(body: impl FnOnce() -> T) -> T {
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
+        // Whatever a role's or database's settings say: the engine's own transactions write, and see what is committed.
+        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+        pg_sys::XactReadOnly = false;
         let value = connected(body);
         pg_sys::CommitTransactionCommand();
         value
@@ -204,6 +227,11 @@ pub fn as_user<T>(user: pg_sys::Oid, body: impl FnOnce() -> T) -> T {
 pub fn now() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// The extension's own OID, which tells one installation from the next.
+pub fn extension_oid() -> Option<pg_sys::Oid> {
+    run(c"SELECT oid FROM pg_catalog.pg_extension WHERE extname = 'pgflow'", &[]).one()
 }
 
 /// The owner of the extension, if it is installed in this database.

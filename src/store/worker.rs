@@ -169,6 +169,16 @@ pub fn decided(a: Attempt) -> Option<bool> {
     (finished || own).then(|| rows.get(0, 1).unwrap_or(true))
 }
 
+/// Notes that an attempt was put off.
+pub fn log_deferral(a: Attempt, delay: i64) {
+    run(
+        c"INSERT INTO async.task_log (task_id, attempt, seq, level, message)
+          VALUES ($1, $2, 1000000, 'STATUS', format('put off for %s', async.interval_pretty($3 * interval '1 us')))
+          ON CONFLICT DO NOTHING",
+        &[arg(a.task_id), arg(a.attempt), arg(delay)],
+    );
+}
+
 /// The pool of a node's tasks is known: those that wait for it get it.
 pub fn classified(flow_id: i64, node_no: i32, pool: &str) {
     run(
@@ -211,16 +221,39 @@ pub fn mark_partially_committed(a: Attempt) {
     }
 }
 
-/// Runs bookkeeping that must write even where the callback made its transaction read-only.
+/// Runs bookkeeping that must write even where the callback made its transaction read-only, and wait where its role may not.
 pub fn writable<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: a process-global flag of the current transaction. If `body` raises, the transaction aborts, and the next
     // one sets the flag anew.
     unsafe {
         let read_only = pg_sys::XactReadOnly;
         pg_sys::XactReadOnly = false;
+        let no_timeout = NoLockTimeout::begin();
         let value = body();
+        drop(no_timeout);
         pg_sys::XactReadOnly = read_only;
         value
+    }
+}
+
+/// While it lives, a role's lock_timeout does not apply: bookkeeping waits for a client's lock on the task's row.
+struct NoLockTimeout(i32);
+
+impl NoLockTimeout {
+    fn begin() -> Self {
+        // SAFETY: the variable behind the setting, of this process only; put back by `drop`.
+        unsafe {
+            let before = NoLockTimeout(pg_sys::LockTimeout);
+            pg_sys::LockTimeout = 0;
+            before
+        }
+    }
+}
+
+impl Drop for NoLockTimeout {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::LockTimeout = self.0 }
     }
 }
 

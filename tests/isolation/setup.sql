@@ -11,7 +11,8 @@ CREATE PROCEDURE iso.configure(_nodes TEXT, _append BOOL DEFAULT false) LANGUAGE
 BEGIN
   PERFORM flow.configure_flow('iso', jsonb_build_object('nodes', (
     SELECT jsonb_agg(jsonb_build_object('node', split_part(n, ':', 1), 'target', 'robots', 'dependencies', (
-      SELECT coalesce(jsonb_agg(jsonb_build_object('parent', p)), '[]') FROM regexp_split_to_table(split_part(n, ':', 2), '\+') p WHERE p <> '')))
+      SELECT coalesce(jsonb_agg(jsonb_build_object('parent', p)), '[]')
+          FROM regexp_split_to_table(split_part(n, ':', 2), '\+') p WHERE p <> '')))
     FROM regexp_split_to_table(_nodes, ' ') n)), _append);
 END
 $$;
@@ -33,12 +34,15 @@ $$;
 
 -- The task of a node, or of one of its steps.
 CREATE FUNCTION iso.task(_node TEXT, _step INT DEFAULT NULL) RETURNS BIGINT LANGUAGE sql AS $$
-  SELECT t.task_id FROM flow.v_flow_task t WHERE t.flow_id = iso.run() AND t.node = _node AND t.step_arguments = CASE WHEN _step IS NULL THEN '{}' ELSE jsonb_build_object('s', _step) END;
+  SELECT t.task_id FROM flow.v_flow_task t WHERE t.flow_id = iso.run() AND t.node = _node AND t.step_arguments =
+      CASE WHEN _step IS NULL THEN '{}' ELSE jsonb_build_object('s', _step) END;
 $$;
 
 CREATE FUNCTION iso.status() RETURNS TEXT LANGUAGE sql AS $$
   SELECT CASE WHEN f.processed IS NULL THEN 'open' WHEN f.cancelled THEN 'cancelled' ELSE 'ended' END || ': ' || (
-    SELECT string_agg(s.node || ' ' || s.status || CASE WHEN s.finished IS NULL AND s.status IN ('Finished', 'Failed') THEN ' but open' ELSE '' END || CASE WHEN s.steps > 0 THEN format(' (%s steps: %s pending, %s running, %s finished, %s failed)',
+    SELECT string_agg(s.node || ' ' || s.status || CASE WHEN s.finished IS NULL AND s.status IN ('Finished', 'Failed')
+        THEN ' but open' ELSE '' END || CASE WHEN s.steps > 0
+        THEN format(' (%s steps: %s pending, %s running, %s finished, %s failed)',
       s.steps, s.steps_pending, s.steps_running, s.steps_finished, s.steps_failed) ELSE '' END, ', ' ORDER BY s.node)
     FROM flow.v_flow_node_status s WHERE s.flow_id = f.flow_id)
   FROM flow.flow f WHERE f.flow_id = iso.run();
@@ -76,9 +80,20 @@ END
 $$;
 
 -- Ends a task as a client that took it would.
-CREATE FUNCTION iso.finish(_task_id BIGINT, _status async.finish_status_t DEFAULT 'FINISHED') RETURNS VOID LANGUAGE plpgsql AS $$
+CREATE FUNCTION iso.finish(_task_id BIGINT, _status async.finish_status_t DEFAULT 'FINISHED') RETURNS VOID
+    LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM async.finish(ARRAY[_task_id], _status, CASE WHEN _status <> 'FINISHED' THEN 'as told' END);
+END
+$$;
+
+-- Ends the tasks of several nodes at once, named in this order.
+CREATE FUNCTION iso.finish_all(_nodes TEXT) RETURNS VOID LANGUAGE plpgsql AS $$
+DECLARE
+  _tasks BIGINT[] := ARRAY(SELECT iso.task(n.node)
+      FROM regexp_split_to_table(_nodes, ' ') WITH ORDINALITY AS n(node, at) ORDER BY n.at);
+BEGIN
+  PERFORM async.finish(_tasks, 'FINISHED', NULL);
 END
 $$;
 

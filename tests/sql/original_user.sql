@@ -21,7 +21,8 @@ SELECT async.configure(format($j$
       "default_concurrency_pool_workers": 4
     },
     "targets": [
-      {"target": "self", "max_concurrency": 8, "default_timeout": "2 hours", "connection_string": "host=localhost port=%2$s dbname=%1$s"},
+      {"target": "self", "max_concurrency": 8, "default_timeout": "2 hours",
+          "connection_string": "host=localhost port=%2$s dbname=%1$s"},
       {"target": "self_async", "max_concurrency": 8, "connection_string": "host=localhost port=%2$s dbname=%1$s",
        "asynchronous_finish": true, "concurrency_track_yielded": false}
     ],
@@ -40,12 +41,14 @@ BEGIN
     COMMIT;
     PERFORM pg_sleep(0.05);
   END LOOP;
-  RAISE EXCEPTION 'run % does not end: %', _flow_id, (SELECT jsonb_agg(s) FROM flow.v_flow_node_status s WHERE s.flow_id = _flow_id);
+  RAISE EXCEPTION 'run % does not end: %', _flow_id, (SELECT jsonb_agg(s) FROM flow.v_flow_node_status s
+      WHERE s.flow_id = _flow_id);
 END
 $$;
 
 -- 2. A random layered DAG of 120 nodes, built in SQL; one routine for all, which says who ran.
-CREATE TABLE visit (visit_id BIGSERIAL PRIMARY KEY, flow_id BIGINT, node TEXT, task_id BIGINT, happened TIMESTAMPTZ DEFAULT clock_timestamp());
+CREATE TABLE visit (visit_id BIGSERIAL PRIMARY KEY, flow_id BIGINT, node TEXT, task_id BIGINT,
+    happened TIMESTAMPTZ DEFAULT clock_timestamp());
 CREATE PROCEDURE visited(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pg_sleep(random() * (_args.flow_arguments->>'up_to')::FLOAT8);
@@ -57,7 +60,8 @@ CREATE TABLE dag AS
 SELECT format('layer_%s.n%s', l, n) AS node, l AS layer FROM generate_series(1, 12) l, generate_series(1, 10) n;
 CREATE TABLE edge AS
 SELECT DISTINCT p.node AS parent, c.node AS child
-FROM dag c CROSS JOIN LATERAL (SELECT d.node FROM dag d WHERE d.layer = c.layer - 1 AND c.node <> '' ORDER BY random() LIMIT 1 + (random() * 3)::INT) p
+FROM dag c CROSS JOIN LATERAL (SELECT d.node FROM dag d
+    WHERE d.layer = c.layer - 1 AND c.node <> '' ORDER BY random() LIMIT 1 + (random() * 3)::INT) p
 UNION SELECT p.node, c.node FROM dag p, dag c WHERE p.layer < c.layer - 1 AND random() < 0.01;
 SELECT flow.configure_flow(
   _flow_name := 'random_dag',
@@ -66,7 +70,8 @@ SELECT flow.configure_flow(
     'target', 'self',
     'routine', 'visited',
     'priority', d.layer,
-    'dependencies', (SELECT coalesce(jsonb_agg(jsonb_build_object('parent', e.parent)), '[]') FROM edge e WHERE e.child = d.node)))),
+    'dependencies', (SELECT coalesce(jsonb_agg(jsonb_build_object('parent', e.parent)), '[]') FROM edge e
+        WHERE e.child = d.node)))),
   _append := false) AS configured
 FROM dag d \gset
 SELECT flow.run_flow(_flow := 'random_dag', _arguments := '{"up_to": 0.01}') AS random_dag \gset
@@ -83,8 +88,10 @@ BEGIN
     JOIN flow.v_flow_task p ON p.flow_id = _run AND p.node = e.parent AND p.is_node
     JOIN flow.v_flow_task c ON c.flow_id = _run AND c.node = e.child AND c.is_node
     WHERE c.consumed < p.processed OR c.consumed IS NULL OR p.processed IS NULL), 'no node before its parents';
-  ASSERT (SELECT count_finished_nodes = 120 AND count_failed_nodes = 0 AND first_error IS NULL FROM flow.v_flow_status WHERE flow_id = _run);
-  ASSERT (SELECT last_execution_success AND last_execution_flow_id = _run FROM flow.v_flow_configuration WHERE flow = 'random_dag');
+  ASSERT (SELECT count_finished_nodes = 120 AND count_failed_nodes = 0 AND first_error IS NULL FROM flow.v_flow_status
+      WHERE flow_id = _run);
+  ASSERT (SELECT last_execution_success AND last_execution_flow_id = _run FROM flow.v_flow_configuration
+      WHERE flow = 'random_dag');
   ASSERT (SELECT count(*) FROM flow.dependency WHERE flow_id = _run) = (SELECT count(*) FROM edge);
   ASSERT flow.graphviz(_run) LIKE 'digraph%' AND flow.args(_run) = '{"up_to": 0.01}';
   ASSERT jsonb_array_length(flow.task_list(_run)) = 120;
@@ -111,8 +118,10 @@ CALL wait_for(:deferring);
 SELECT set_config('test.run', :'deferring', false) AS run \gset
 DO $$
 BEGIN
-  ASSERT (SELECT count(*) = 3 AND max(happened) - min(happened) >= INTERVAL '0.4 s' AND count(DISTINCT task_id) = 1 FROM tries);
-  ASSERT (SELECT array_agg(node || ' ' || status ORDER BY node) = '{again Finished,then Finished}' FROM flow.v_flow_node_status WHERE flow_id = current_setting('test.run')::BIGINT);
+  ASSERT (SELECT count(*) = 3 AND max(happened) - min(happened) >= INTERVAL '0.4 s' AND count(DISTINCT task_id) = 1
+      FROM tries);
+  ASSERT (SELECT array_agg(node || ' ' || status ORDER BY node) = '{again Finished,then Finished}'
+      FROM flow.v_flow_node_status WHERE flow_id = current_setting('test.run')::BIGINT);
   ASSERT (SELECT force_priority = -5 FROM flow.flow WHERE flow_id = current_setting('test.run')::BIGINT);
 END
 $$;
@@ -152,9 +161,12 @@ $$;
 SELECT flow.configure_flow('letters', '{"nodes": [
   {"node": "request", "routine": "ask", "target": "self_async"},
   {"node": "answer", "target": "self"},
-  {"node": "refused", "routine": "ask", "target": "self_async", "dependencies": [{"parent": "request"}, {"parent": "answer"}]},
-  {"node": "in_spite_of_it", "routine": "visited", "target": "self", "dependencies": [{"parent": "refused", "continue_on_failure": true}]},
-  {"node": "not_any_more", "routine": "visited", "target": "self", "dependencies": [{"parent": "refused"}]}]}') AS configured \gset
+  {"node": "refused", "routine": "ask", "target": "self_async", "dependencies": [{"parent": "request"},
+      {"parent": "answer"}]},
+  {"node": "in_spite_of_it", "routine": "visited", "target": "self", "dependencies": [{"parent": "refused",
+      "continue_on_failure": true}]},
+  {"node": "not_any_more", "routine": "visited", "target": "self",
+      "dependencies": [{"parent": "refused"}]}]}') AS configured \gset
 SELECT flow.run_flow('letters', '{"up_to": 0}') AS letters \gset
 SELECT set_config('test.run', :'letters', false) AS run \gset
 DO $$
@@ -162,13 +174,15 @@ DECLARE
   _args flow.callback_arguments_t;
 BEGIN
   FOR _try IN 1 .. 600 LOOP
-    PERFORM FROM flow.v_flow_node_status WHERE flow_id = current_setting('test.run')::BIGINT AND node = 'refused' AND status = 'Running Async';
+    PERFORM FROM flow.v_flow_node_status WHERE flow_id = current_setting('test.run')::BIGINT AND node = 'refused'
+        AND status = 'Running Async';
     EXIT WHEN FOUND;
     COMMIT;
     PERFORM pg_sleep(0.05);
   END LOOP;
   SELECT (args).* INTO STRICT _args FROM mailbox WHERE NOT answered;
-  ASSERT _args.node = 'refused' AND _args.flow = 'letters' AND _args.flow_arguments = '{"up_to": 0}' AND _args.step_arguments = '{}';
+  ASSERT _args.node = 'refused' AND _args.flow = 'letters' AND _args.flow_arguments = '{"up_to": 0}'
+      AND _args.step_arguments = '{}';
   CALL flow.finish(_args, _failed := true, _error_message := 'returned to sender', _flush_transaction_when_client := false);
 END
 $$;
@@ -181,9 +195,11 @@ BEGIN
     = 'answer Finished, in_spite_of_it Finished, not_any_more Skipped, refused Failed, request Finished',
     (SELECT string_agg(node || ' ' || status, ', ' ORDER BY node) FROM flow.v_flow_node_status WHERE flow_id = _run);
   ASSERT (SELECT steps = 20 AND steps_finished = 20 FROM flow.v_flow_node_status WHERE flow_id = _run AND node = 'request');
-  ASSERT (SELECT processing_error FROM flow.v_flow_task_status WHERE flow_id = _run AND node = 'refused') = 'returned to sender';
+  ASSERT (SELECT processing_error FROM flow.v_flow_task_status
+      WHERE flow_id = _run AND node = 'refused') = 'returned to sender';
   ASSERT (SELECT count(*) FROM flow.v_flow_task WHERE flow_id = _run AND yielded IS NOT NULL AND asynchronous_finish) = 21;
-  ASSERT (SELECT first_error LIKE '%returned to sender%' AND count_failed_nodes = 2 FROM flow.v_flow_status WHERE flow_id = _run);
+  ASSERT (SELECT first_error LIKE '%returned to sender%' AND count_failed_nodes = 2 FROM flow.v_flow_status
+      WHERE flow_id = _run);
 END
 $$;
 
@@ -194,7 +210,8 @@ BEGIN
 END
 $$;
 SELECT flow.configure_flow('day', '{"nodes": [{"node": "load_day", "routine": "one_day", "target": "self"},
-  {"node": "sum_day", "routine": "one_day", "target": "self", "dependencies": [{"parent": "load_day"}]}]}') AS configured \gset
+  {"node": "sum_day", "routine": "one_day", "target": "self",
+      "dependencies": [{"parent": "load_day"}]}]}') AS configured \gset
 CREATE PROCEDURE push_days(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
 DECLARE
   _days JSONB[] := array(SELECT jsonb_build_object('day', d) FROM generate_series(1, 7) d);
@@ -204,7 +221,8 @@ END
 $$;
 SELECT flow.configure_flow('days', '{"nodes": [
   {"node": "all_days", "routine": "push_days", "target": "self", "steps_to_flow": "day"},
-  {"node": "after_days", "routine": "visited", "target": "self", "dependencies": [{"parent": "all_days"}]}]}') AS configured \gset
+  {"node": "after_days", "routine": "visited", "target": "self",
+      "dependencies": [{"parent": "all_days"}]}]}') AS configured \gset
 SELECT flow.run_flow('days', '{"up_to": 0}') AS days \gset
 CALL wait_for(:days);
 SELECT set_config('test.run', :'days', false) AS run \gset
@@ -212,9 +230,11 @@ DO $$
 DECLARE
   _run CONSTANT BIGINT := current_setting('test.run');
 BEGIN
-  ASSERT (SELECT count(*) = 7 AND bool_and(s.complete = 'Yes' AND s.count_failed_nodes = 0) FROM flow.v_flow_status s JOIN flow.flow f USING (flow_id) WHERE f.parent_flow_id = _run);
+  ASSERT (SELECT count(*) = 7 AND bool_and(s.complete = 'Yes' AND s.count_failed_nodes = 0) FROM flow.v_flow_status s
+      JOIN flow.flow f USING (flow_id) WHERE f.parent_flow_id = _run);
   ASSERT (SELECT count(*) FROM visit v JOIN flow.flow f USING (flow_id) WHERE f.parent_flow_id = _run) = 14;
-  ASSERT (SELECT max(f.processed) FROM flow.flow f WHERE f.parent_flow_id = _run) <= (SELECT consumed FROM flow.v_flow_task WHERE flow_id = _run AND node = 'after_days');
+  ASSERT (SELECT max(f.processed) FROM flow.flow f WHERE f.parent_flow_id = _run) <= (SELECT consumed
+      FROM flow.v_flow_task WHERE flow_id = _run AND node = 'after_days');
   ASSERT (SELECT count(*) FROM flow.v_flow_task_status WHERE flow_id = _run AND type = 'Step' AND status = 'Finished') = 7;
 END
 $$;
@@ -233,8 +253,10 @@ BEGIN
     PERFORM pg_sleep(0.05);
   END LOOP;
   ASSERT (SELECT array_agg(n ORDER BY n) FROM done_by_task) = '{1,2,3}';
-  ASSERT (SELECT count(*) FROM async.task WHERE source = 'by hand' AND failed AND finish_status = 'FAILED' AND processing_error LIKE '%division by zero%') = 1;
-  ASSERT (SELECT count(*) FROM async.v_target WHERE target IN ('self', 'self_async')) = 2 AND (SELECT count(*) FROM async.v_server_info) = 1;
+  ASSERT (SELECT count(*) FROM async.task WHERE source = 'by hand' AND failed AND finish_status = 'FAILED'
+      AND processing_error LIKE '%division by zero%') = 1;
+  ASSERT (SELECT count(*) FROM async.v_target WHERE target IN ('self', 'self_async')) = 2 AND (SELECT count(*)
+      FROM async.v_server_info) = 1;
   ASSERT (SELECT max_workers FROM async.v_concurrency_pool_info WHERE concurrency_pool = 'three_at_a_time' LIMIT 1) = 3;
 END
 $$;

@@ -35,8 +35,10 @@ BEGIN
     PERFORM pg_sleep(0.2);
   END LOOP;
   ASSERT (SELECT complete = 'Yes' AND count_failed_nodes = 0 FROM flow.v_flow_status WHERE flow_id = _run), 'it does not end';
-  ASSERT (SELECT count(*) = 100000 AND count(DISTINCT step) = 100000 AND min(step) = 1 AND max(step) = 100000 FROM inserted), 'rows';
-  ASSERT (SELECT steps = 100000 AND steps_finished = 100000 FROM flow.v_flow_node_status WHERE flow_id = _run AND node = 'insert_run');
+  ASSERT (SELECT count(*) = 100000 AND count(DISTINCT step) = 100000 AND min(step) = 1 AND max(step) = 100000
+      FROM inserted), 'rows';
+  ASSERT (SELECT steps = 100000 AND steps_finished = 100000 FROM flow.v_flow_node_status
+      WHERE flow_id = _run AND node = 'insert_run');
 END
 $$;
 \echo original_user_steps: ok

@@ -29,6 +29,7 @@ impl Dispatcher {
         if !self.suspects.is_empty() && !self.quarantine_is_over() {
             return false;
         }
+        let was_starving = std::mem::take(&mut self.starving);
         let mut handed: Vec<Batch> = Vec::new();
         let mut held: std::collections::HashMap<usize, usize> = Default::default();
         for lane in self.queue.order() {
@@ -57,6 +58,9 @@ impl Dispatcher {
             if self.queue.lane(lane).waiting() > 0 && free > 0 {
                 self.want_workers(key.role, self.queue.lane(lane).waiting().min(free));
             }
+        }
+        if was_starving && !self.starving {
+            self.database.last_error.set("");
         }
         if handed.is_empty() {
             return false;
@@ -144,6 +148,7 @@ impl Dispatcher {
     fn starve(&mut self, role: u32, why: &str) {
         if !self.slots.ask_to_yield(role) && self.slots.of_role(role) == 0 {
             self.database.last_error.set(&format!("tasks of role {role} wait: {why}"));
+            self.starving = true;
         }
         self.due.push(Reverse((crate::store::now() + STARVED, Due::Look)));
     }

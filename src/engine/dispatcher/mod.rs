@@ -48,6 +48,8 @@ enum Due {
 
 pub(super) struct Dispatcher {
     database: &'static Database,
+    /// The installation of the extension that this dispatcher serves.
+    extension: Option<pg_sys::Oid>,
     queue: Queue,
     slots: Slots,
     pools: Pools,
@@ -75,6 +77,8 @@ pub(super) struct Dispatcher {
     sweep: Option<(HashSet<i64>, usize)>,
     /// Something has happened since it was last certain that no run is open.
     maybe_open: bool,
+    /// Tasks of some role waited for a worker when last looked at; the views say so.
+    starving: bool,
     /// A run has ended or was changed: whoever waits is to look.
     run_changed: bool,
     in_transaction: bool,
@@ -153,6 +157,7 @@ impl Dispatcher {
     fn new(database: &'static Database) -> Self {
         Dispatcher {
             database,
+            extension: None,
             queue: Queue::default(),
             slots: Slots::new(database),
             pools: Pools::default(),
@@ -173,6 +178,7 @@ impl Dispatcher {
             next_sweep: 0,
             sweep: None,
             maybe_open: true,
+            starving: false,
             run_changed: false,
             in_transaction: false,
         }
@@ -185,12 +191,14 @@ impl Dispatcher {
                 self.stop();
                 return;
             }
-            if self.database.check_extension.swap(false, AcqRel)
-                && crate::store::transaction(crate::store::extension_owner).is_none()
-            {
-                self.slots.dismiss();
-                self.database.set_state(DatabaseState::Absent);
-                return;
+            if self.database.check_extension.swap(false, AcqRel) {
+                let now = crate::store::transaction(crate::store::extension_oid);
+                if now != self.extension {
+                    self.slots.dismiss();
+                    let gone = now.is_none();
+                    self.database.set_state(if gone { DatabaseState::Absent } else { DatabaseState::Unknown });
+                    return;
+                }
             }
             let worked = self.cycle();
             if !worked && self.database.ring().is_empty() && !self.has_work() {
@@ -648,7 +656,8 @@ impl Dispatcher {
 
     fn sweep_and_purge(&mut self, active: bool) {
         let now = crate::store::now();
-        if !active || now < self.next_purge {
+        // Never on a copy before it is adopted: its tables may be half loaded.
+        if !active || !self.adopted || now < self.next_purge {
             return;
         }
         self.next_purge = now + settings::purge_interval_ms() * 1000;

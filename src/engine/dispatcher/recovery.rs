@@ -40,6 +40,7 @@ impl Dispatcher {
     /// From the tables and the workers that are there to a memory that is true.
     pub(super) fn recover(&mut self) {
         self.database.last_error.set("");
+        self.extension = crate::store::transaction(crate::store::extension_oid);
         let state = crate::store::transaction(store::engine_state);
         // From now on events are queued; what was committed before is read from the tables below.
         while self.database.ring().pop().is_some() {}
@@ -133,6 +134,10 @@ impl Dispatcher {
     /// Makes the memory anew from the tables, but for what workers hold.
     pub(super) fn rebuild(&mut self) {
         self.db();
+        // Reports may be among the events that were lost: what workers are done with is not with them any more.
+        for task_id in self.slots.forget_done(&mut self.pools, &mut self.finished_claims) {
+            self.queue.forget(task_id);
+        }
         self.queue.clear();
         self.ranges.clear();
         self.due.clear();
@@ -174,7 +179,7 @@ impl Dispatcher {
             self.touched.extend(left.unknown);
             if !left.lost.is_empty() {
                 self.db();
-                let lost: Vec<_> = left.lost.iter().map(|l| (l.0, l.1, true)).collect();
+                let lost: Vec<_> = left.lost.iter().map(|l| (l.0, l.1, !left.dismissed)).collect();
                 store::lose_attempts(&lost, false, "its worker was terminated");
                 for (task_id, attempt) in left.lost {
                     self.suspects.retain(|s| *s != task_id);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::Ordering::*;
 
 use super::pools::Pools;
-use crate::engine::process;
+use crate::engine::process::{self, signal};
 use crate::engine::shmem::{shared, Database, Worker, WorkerState, ASSIGNED, DONE, QUEUE, REVOKED, STARTED};
 use crate::settings;
 
@@ -62,6 +62,8 @@ pub struct Left {
     /// It had been done, but the report is missing.
     pub unknown: Vec<i64>,
     pub never_started: bool,
+    /// It was ended to make room, not because of what it ran.
+    pub dismissed: bool,
 }
 
 fn worker(slot: usize) -> &'static Worker {
@@ -166,6 +168,7 @@ impl Slots {
                 lost: Vec::new(),
                 unstarted: Vec::new(),
                 unknown: Vec::new(),
+                dismissed: w.dismissed.load(Acquire),
                 never_started: w.tasks_done.load(Acquire) == 0 && w.head.load(Acquire) == 0 && s.tail == 0,
             };
             for h in &s.handed {
@@ -200,9 +203,13 @@ impl Slots {
 
     /// Workers that run a lane's tasks and will soon have none left: (slot, how many more).
     pub fn hungry(&self, lane: usize, depth: usize) -> Vec<(usize, usize)> {
+        let now = crate::store::now();
         self.mine
             .iter()
-            .filter(|(i, s)| s.lane == Some(lane) && s.cancel.is_none() && worker(**i).state() == WorkerState::Ready)
+            .filter(|(i, s)| {
+                let w = worker(**i);
+                s.lane == Some(lane) && s.cancel.is_none() && w.state() == WorkerState::Ready && !is_long(w, now)
+            })
             .filter_map(|(i, s)| {
                 let held = s.handed.len();
                 (held > 0 && held * 2 <= depth).then(|| (*i, depth - held))
@@ -369,8 +376,9 @@ impl Slots {
         let slots: Vec<(usize, u32)> = self.mine.iter().map(|(i, s)| (*i, s.role)).collect();
         for (i, role) in slots {
             let w = worker(i);
-            let long = w.task_id.load(Acquire) != 0 && now - w.started.load(Acquire) > STEAL_AFTER;
-            if !long || (self.idle(role).is_empty() && self.of_role(role) >= at_most) {
+            let has_room = self.mine.get(&i).and_then(|s| s.pool).is_some_and(|pool| pools.free(pool) > 0);
+            let has_worker = !self.idle(role).is_empty() || self.of_role(role) < at_most;
+            if !(is_long(w, now) && has_room && has_worker) {
                 continue;
             }
             let mut at = 0;
@@ -384,6 +392,21 @@ impl Slots {
             }
         }
         stolen
+    }
+
+    /// Forgets what workers have passed, whether they could report it or not; returns the tasks.
+    pub fn forget_done(&mut self, pools: &mut Pools, finished_claims: &mut Vec<i64>) -> Vec<i64> {
+        let mut done = Vec::new();
+        let slots: Vec<usize> = self.mine.keys().copied().collect();
+        for i in slots {
+            let head = worker(i).head.load(Acquire);
+            while let Some(h) = self.mine.get(&i).and_then(|s| s.handed.front()).copied().filter(|h| h.position < head)
+            {
+                done.push(h.task_id);
+                self.drop_handed(i, 0, pools, finished_claims);
+            }
+        }
+        done
     }
 
     /// Entries that were taken back and that the worker has passed are no longer held.
@@ -428,20 +451,18 @@ impl Slots {
     /// Ends every worker of this database.
     pub fn dismiss(&mut self) {
         for i in self.mine.keys() {
+            worker(*i).dismissed.store(true, Release);
             signal(worker(*i).process.pid(), libc::SIGTERM);
         }
     }
 }
 
+/// Whether what a worker runs takes so long that nothing should wait behind it.
+fn is_long(w: &Worker, now: i64) -> bool {
+    w.task_id.load(Acquire) != 0 && now - w.started.load(Acquire) > STEAL_AFTER
+}
+
 fn send_cancel(w: &Worker, task_id: i64) {
     w.cancel.store(task_id, Release);
     signal(w.process.pid(), libc::SIGINT);
-}
-
-pub fn signal(pid: i32, signal: i32) {
-    if pid > 0 {
-        // SAFETY: a signal to a process of this server. A pid that has just been reused by another process of the same
-        // user is possible only if the slot's process died unnoticed, which its exit callback rules out.
-        unsafe { libc::kill(pid, signal) };
-    }
 }
