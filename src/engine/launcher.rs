@@ -92,7 +92,8 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
             continue;
         };
         entry.absent = false;
-        match database.state() {
+        let state = database.state();
+        match state {
             DatabaseState::Running => {
                 if now - entry.asked > LONGEST_PAUSE {
                     entry.failures = 0;
@@ -130,7 +131,7 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
             again(entry.not_before);
         } else if starting >= STARTING_AT_MOST {
             again(now + PAUSE);
-        } else if start(oid, database) {
+        } else if start(oid, database, state) {
             starting += 1;
             entry.asked = now;
             again(now + START_TIMEOUT);
@@ -144,8 +145,8 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
     next
 }
 
-fn start(oid: pg_sys::Oid, database: &Database) -> bool {
-    let from = database.state();
+/// `from`: the state that was looked at; if it has changed since, a statement has the database to itself.
+fn start(oid: pg_sys::Oid, database: &Database, from: DatabaseState) -> bool {
     if !database.change_state(from, DatabaseState::Starting) {
         return true;
     }

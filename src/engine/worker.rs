@@ -16,7 +16,7 @@ use super::notices;
 use super::own_task::{self, Attempt, Decision};
 use super::process;
 use super::session;
-use super::shmem::{my_database, shared, Worker, WorkerState, ASSIGNED, DONE, STARTED};
+use super::shmem::{my_database, shared, Worker, WorkerState, ASSIGNED, DONE, REVOKED, STARTED};
 use crate::settings;
 use crate::store::worker::{self as store, Details, What};
 
@@ -183,6 +183,9 @@ impl Local {
                 };
                 self.report(attempt, outcome, from);
                 entry.state.store(DONE, Release);
+                if outcome == Outcome::Failed {
+                    self.give_back(position + 1..tail);
+                }
             }
             self.slot.head.store(position + 1, Release);
             if outcome_wakes(self.slot) {
@@ -192,6 +195,14 @@ impl Local {
         }
         // SAFETY: nothing of the batch is used any more.
         unsafe { pg_sys::MemoryContextReset(self.memory) };
+    }
+
+    /// After a failure the dispatcher decides anew what of the rest is still to run: steps beside a failed one are not.
+    fn give_back(&self, rest: std::ops::Range<u64>) {
+        for position in rest {
+            let state = &self.slot.entry(position).state;
+            let _ = state.compare_exchange(ASSIGNED, REVOKED, AcqRel, Acquire);
+        }
     }
 
     fn report(&self, attempt: Attempt, outcome: Outcome, from: i64) {

@@ -366,8 +366,7 @@ pub fn purge(limit: i32) -> bool {
     let keep = (crate::settings::keep_runs_minutes() > 0).then(crate::settings::keep_runs_minutes);
     let number = (crate::settings::keep_runs() > 0).then(|| i64::from(crate::settings::keep_runs()));
     let rows = run(
-        c"SELECT flow.purge(k.keep, $2, $3), async.purge(k.keep, $2, $3)
-          FROM (SELECT coalesce(c.task_keep_duration, $1 * interval '1 minute') AS keep FROM async.control c) k",
+        c"SELECT flow.purge($1 * interval '1 minute', $2, $3), async.purge($1 * interval '1 minute', $2, $3)",
         &[arg(keep), arg(number), arg(limit)],
     );
     let full = |n: Option<i64>| n.unwrap_or(0) >= i64::from(limit);

@@ -18,9 +18,14 @@ impl Dispatcher {
         if self.paused || !self.adopted || !settings::enabled() || self.database.held.load(Acquire) {
             return false;
         }
-        self.slots.drop_revoked(&mut self.pools, &mut self.finished_claims);
+        // In order: each goes to the front of its lane.
+        for (task_id, attempt) in self.slots.drop_revoked(&mut self.pools, &mut self.finished_claims).into_iter().rev()
+        {
+            self.queue.requeue(task_id, attempt);
+        }
         self.slots.insist();
-        for (task_id, attempt) in self.slots.steal(self.role_at_most(), &mut self.pools, &mut self.finished_claims) {
+        let stolen = self.slots.steal(self.role_at_most(), &mut self.pools, &mut self.finished_claims);
+        for (task_id, attempt) in stolen.into_iter().rev() {
             self.queue.requeue(task_id, attempt);
         }
         if !self.suspects.is_empty() && self.assign_suspect() {

@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 mod assign;
+mod decide;
+mod intake;
 mod pools;
 mod recovery;
 mod slots;
@@ -15,14 +17,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::atomic::Ordering::*;
 
-use pgflow_core::queue::{Key, Queue, Range, State, Task, LOAD};
+use pgflow_core::queue::{Queue, Range};
 use pgrx::pg_sys;
 
 use super::events::{Event, Outcome};
 use super::process;
 use super::shmem::{shared, Database, DatabaseState};
 use crate::settings;
-use crate::store::dispatcher::{self as store, Effect, Loaded};
+use crate::store::dispatcher as store;
 use pools::Pools;
 use slots::Slots;
 
@@ -106,6 +108,8 @@ pub extern "C-unwind" fn pgflow_dispatcher_main(argument: pg_sys::Datum) {
     if !database.change_state(DatabaseState::Starting, DatabaseState::Running) {
         return;
     }
+    // The launcher need not look whether this one has come up.
+    shared().launcher.wake();
     Dispatcher::new(database).serve();
 }
 
@@ -350,299 +354,6 @@ impl Dispatcher {
         let (flow_id, node_no) = task.node;
         if flow_id != 0 && (!task.is_step || failed || last) {
             self.candidate(flow_id, node_no, (failed && task.is_step).then_some(task_id));
-        }
-    }
-
-    /// Reads tasks anew that clients have changed, or workers have put off.
-    fn look_at_touched(&mut self) {
-        if self.touched.is_empty() {
-            return;
-        }
-        self.db();
-        let mut ids = std::mem::take(&mut self.touched);
-        ids.sort_unstable();
-        ids.dedup();
-        let seen = store::look(ids.clone());
-        let mut external = Vec::new();
-        for task in &seen {
-            self.pools.free_yielded(task.task_id);
-            if let Some(State::Assigned(slot)) = self.queue.task(task.task_id).map(|t| t.state) {
-                // A worker runs it. If somebody has ended it, it is to stop; its worker will report.
-                // One that flow.finish has decided goes on to its end, and the cascade waits for that.
-                if task.ended && !task.decided {
-                    self.slots.cancel(slot, task.task_id);
-                    self.ended_elsewhere(task);
-                }
-                continue;
-            }
-            if task.ended {
-                external.push(task.task_id);
-                self.ended_elsewhere(task);
-            } else {
-                self.queue.forget(task.task_id);
-            }
-        }
-        let gone: Vec<i64> = ids.iter().copied().filter(|id| !seen.iter().any(|t| t.task_id == *id)).collect();
-        for task_id in gone {
-            self.queue.forget(task_id);
-        }
-        if !external.is_empty() {
-            store::unqueue_external(external);
-        }
-        self.take_in(seen.into_iter().filter(|t| !t.ended).collect());
-    }
-
-    /// Somebody who is not a worker has ended this task.
-    fn ended_elsewhere(&mut self, task: &Loaded) {
-        self.queue.forget(task.task_id);
-        if task.flow_id != 0 {
-            self.candidate(task.flow_id, task.node_no, (task.failed && task.is_step).then_some(task.task_id));
-        }
-    }
-
-    fn look_at_runs(&mut self) {
-        for flow_id in std::mem::take(&mut self.changed_runs) {
-            self.db();
-            for node in self.locked.iter().copied().filter(|n| n.0 == flow_id).collect::<Vec<_>>() {
-                self.look_again_at(node.0, node.1);
-            }
-            self.touched.extend(self.queue.drop_flow(flow_id, None));
-            for (flow_id, node_no, low, high) in store::open_ranges_of_run(flow_id) {
-                self.ranges.push(Range { low, high, flow_id, node_no });
-            }
-            for (flow_id, node_no, times_up) in store::open_nodes(Some(flow_id)) {
-                self.watch_node(flow_id, node_no, times_up);
-            }
-        }
-    }
-
-    fn watch_node(&mut self, flow_id: i64, node_no: i32, times_up: Option<i64>) {
-        if let Some(at) = times_up {
-            self.due.push(Reverse((at, Due::Node(flow_id, node_no))));
-        }
-    }
-
-    /// Reads what has arrived, and ranges of lanes that run low.
-    fn load_ranges(&mut self) {
-        let mut ranges = std::mem::take(&mut self.ranges);
-        let mut from_backlog = 0;
-        loop {
-            let kept = match ranges.pop() {
-                Some(range) => (range, false),
-                None if from_backlog < 8 => match self.queue.next_range() {
-                    Some(range) => (range, true),
-                    None => return,
-                },
-                None => return,
-            };
-            let (range, was_kept) = kept;
-            from_backlog += usize::from(was_kept);
-            self.db();
-            let rows = store::load(range.low, range.high, range.flow_id, range.node_no, LOAD as i64);
-            let rest = rows.last().filter(|_| rows.len() == LOAD).map(|last| {
-                let key = self.key(last);
-                (self.queue.lane_of(key), Range { low: last.task_id + 1, ..range })
-            });
-            self.take_in(rows);
-            if let Some((lane, rest)) = rest {
-                self.queue.keep(lane, rest);
-            }
-            if was_kept && self.queue.range_done(range) {
-                self.candidate(range.flow_id, range.node_no, None);
-            }
-        }
-    }
-
-    fn key(&mut self, task: &Loaded) -> Key {
-        let pool = self.pools.of(task.pool.as_deref().filter(|p| !p.is_empty()), &task.target);
-        Key { role: task.role.to_u32(), pool, priority: task.priority }
-    }
-
-    /// Takes open tasks into the memory, each by what it waits for.
-    fn take_in(&mut self, rows: Vec<Loaded>) {
-        let now = crate::store::now();
-        let mut refused: HashMap<(&'static str, String), Vec<i64>> = HashMap::new();
-        let mut external: Vec<Loaded> = Vec::new();
-        let mut held: Vec<i64> = Vec::new();
-        for row in rows {
-            if self.queue.knows(row.task_id) {
-                continue;
-            }
-            if row.flow_id != 0 && !matches!(row.node_state, b'O' | b'S') {
-                if row.node_state != b'W' {
-                    let why = "the node had ended when the step arrived".to_owned();
-                    refused.entry(("CANCELED", why)).or_default().push(row.task_id);
-                }
-                continue;
-            }
-            if row.held {
-                // Pushed while the node was about to open: the opening could not see it.
-                held.push(row.task_id);
-                continue;
-            }
-            if let Some(why) = self.pools.refusal(&row) {
-                refused.entry(("FAILED", why)).or_default().push(row.task_id);
-                continue;
-            }
-            let lane = {
-                let key = self.key(&row);
-                self.queue.lane_of(key)
-            };
-            let waits = if row.yielded { row.times_up } else { row.eligible.filter(|at| *at > now) };
-            let is_external = self.pools.is_external(&row.target);
-            let state = if waits.is_some() || row.yielded || is_external { State::Waiting } else { State::Queued };
-            let task = Task {
-                node: (row.flow_id, row.node_no.max(-1)),
-                is_step: row.is_step,
-                lane,
-                attempt: row.attempt + 1,
-                state,
-            };
-            if let Some((known, found)) = &mut self.sweep {
-                *found += usize::from(state == State::Queued && !known.contains(&row.task_id));
-            }
-            self.queue.add(row.task_id, task);
-            if let Some(at) = waits {
-                self.due.push(Reverse((at, Due::Task(row.task_id))));
-            }
-            if row.yielded && self.pools.tracks_yielded(&row.target) {
-                self.pools.hold_yielded(row.task_id, self.queue.lane(lane).key.pool);
-            }
-            if row.suspect && state == State::Queued {
-                self.suspects.push(row.task_id);
-            }
-            if is_external && !row.yielded && waits.is_none() {
-                external.push(row);
-            }
-        }
-        if !external.is_empty() {
-            store::queue_external(&external.iter().collect::<Vec<_>>());
-        }
-        for ((status, why), ids) in refused {
-            for task in store::look(store::end_tasks(ids, status, &why)) {
-                self.ended_elsewhere(&task);
-            }
-        }
-        if !held.is_empty() {
-            self.touched.extend(store::release_held(held));
-        }
-    }
-
-    /// Lets the cascade decide about nodes that may have ended.
-    fn settle(&mut self) {
-        if self.candidates.is_empty() {
-            return;
-        }
-        self.db();
-        let some: Vec<(i64, i32, Option<i64>)> =
-            self.candidates.iter().take(CANDIDATES).map(|(node, failed)| (node.0, node.1, *failed)).collect();
-        for (flow_id, node_no, _) in &some {
-            self.candidates.remove(&(*flow_id, *node_no));
-        }
-        let effects = store::settle(&some);
-        self.apply(effects);
-        // What was opened is handed out in this very cycle.
-        self.load_ranges();
-    }
-
-    fn apply(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            let Effect { kind, flow_id, node_no, low, high, at } = effect;
-            match kind {
-                b'A' => self.ranges.push(Range { low, high, flow_id, node_no }),
-                b'N' => {
-                    for task_id in self.queue.drop_flow(flow_id, Some(node_no)) {
-                        self.touched.push(task_id);
-                    }
-                }
-                b'E' => self.touched.push(low),
-                b'R' => {
-                    self.locked.insert((flow_id, node_no));
-                    self.due.push(Reverse((crate::store::now() + RETRY, Due::Look)));
-                }
-                b'T' => self.watch_node(flow_id, node_no, at),
-                b'F' => self.run_changed = true,
-                _ => {}
-            }
-        }
-    }
-
-    /// Times that have come.
-    fn take_due(&mut self) -> bool {
-        let now = crate::store::now();
-        let mut nodes = Vec::new();
-        let mut tasks = Vec::new();
-        let mut any = false;
-        while let Some(Reverse((at, due))) = self.due.peek().copied() {
-            if at > now {
-                break;
-            }
-            self.due.pop();
-            any = true;
-            match due {
-                Due::Task(task_id) => tasks.push(task_id),
-                Due::Node(flow_id, node_no) => nodes.push((flow_id, node_no)),
-                Due::Look => {
-                    for (flow_id, node_no) in std::mem::take(&mut self.locked) {
-                        self.candidate(flow_id, node_no, None);
-                    }
-                }
-            }
-        }
-        tasks.retain(|id| self.queue.task(*id).is_some_and(|t| t.state == State::Waiting));
-        if !tasks.is_empty() {
-            self.db();
-            self.waited(tasks, now);
-        }
-        if !nodes.is_empty() {
-            self.db();
-            let effects = store::time_out_nodes(&nodes);
-            self.apply(effects);
-        }
-        any
-    }
-
-    /// Tasks whose time has come: put-off ones are eligible, yielded ones have timed out, leases have expired.
-    fn waited(&mut self, task_ids: Vec<i64>, now: i64) {
-        let mut late = Vec::new();
-        let mut leases = Vec::new();
-        for task in store::look(task_ids) {
-            if task.ended {
-                self.touched.push(task.task_id);
-            } else if task.yielded && task.times_up.is_some_and(|at| at <= now) {
-                if self.pools.is_external(&task.target) {
-                    leases.push(task.task_id);
-                } else {
-                    late.push(task.task_id);
-                }
-            } else {
-                self.touched.push(task.task_id);
-            }
-        }
-        if !late.is_empty() {
-            self.touched.extend(store::end_tasks(late, "TIMED_OUT", "time-out: nobody finished it in time"));
-        }
-        if !leases.is_empty() {
-            self.touched.extend(store::expire_leases(leases));
-        }
-    }
-
-    /// Running tasks whose time is up end at once, whatever their statement does; the statement is cancelled.
-    fn time_out(&mut self) {
-        let late = self.slots.late(crate::store::now());
-        if late.is_empty() {
-            return;
-        }
-        self.db();
-        let ids: Vec<i64> = late.iter().map(|l| l.1).collect();
-        let ended = store::end_tasks(ids, "TIMED_OUT", "time-out: it took too long");
-        for (slot, task_id) in late {
-            if ended.contains(&task_id) {
-                self.slots.cancel(slot, task_id);
-            }
-        }
-        for task in store::look(ended) {
-            self.ended_elsewhere(&task);
         }
     }
 

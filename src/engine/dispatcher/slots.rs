@@ -409,20 +409,23 @@ impl Slots {
         done
     }
 
-    /// Entries that were taken back and that the worker has passed are no longer held.
-    pub fn drop_revoked(&mut self, pools: &mut Pools, finished_claims: &mut Vec<i64>) {
+    /// Entries that were taken or given back are no longer held: (task, attempt).
+    pub fn drop_revoked(&mut self, pools: &mut Pools, finished_claims: &mut Vec<i64>) -> Vec<(i64, i32)> {
+        let mut back = Vec::new();
         let slots: Vec<usize> = self.mine.keys().copied().collect();
         for i in slots {
             let w = worker(i);
             let mut at = 0;
             while let Some(h) = self.mine.get(&i).and_then(|s| s.handed.get(at)).copied() {
                 if w.entry(h.position).state.load(Acquire) == REVOKED {
+                    back.push((h.task_id, h.attempt));
                     self.drop_handed(i, at, pools, finished_claims);
                 } else {
                     at += 1;
                 }
             }
         }
+        back
     }
 
     /// When the dispatcher must look at its workers again without being woken.

@@ -55,8 +55,8 @@ fn extension_in_template1(database: &Database) -> Result<()> {
 
 #[test]
 fn more_databases_than_can_be_served_are_named_in_the_log() {
-    // postgres and these two take the places.
-    let options = Cluster::options().setting("pgflow.max_databases", "3");
+    // These two take the places.
+    let options = Cluster::options().setting("pgflow.max_databases", "2");
     test_alone("served_a", options, |database, session| {
         let cluster = database.cluster;
         cluster.database("served_b")?;

@@ -80,6 +80,7 @@ fn copies_are_not_charged_to_the_task_that_they_interrupt() {
 fn a_copy_is_made_at_once_while_workers_are_starting() {
     test("starting", |database, session| {
         configure_one(session, "a", "t.nothing")?;
+        end_sessions(database)?;
         let mut admin = database.cluster.connect("postgres", SUPERUSER)?;
         let mut slowest = Duration::ZERO;
         for i in 0..12 {
