@@ -49,7 +49,7 @@ bench: ## measure throughput against pgbench, latency, chain and fan-out (SMOKE=
 soak: ## the crash and property tests for long: KILLS=20 of each kind, FLOWS=2000 random flows
 	@scripts/setup.sh build
 	@scripts/install.sh
-	@PGFLOW_KILLS=$${KILLS:-20} PGFLOW_FLOWS=$${FLOWS:-2000} LIMIT=6h scripts/test.sh server
+	@PGFLOW_SEED=$${SEED:-$$RANDOM} PGFLOW_KILLS=$${KILLS:-20} PGFLOW_FLOWS=$${FLOWS:-2000} LIMIT=6h scripts/test.sh server
 
 sql-reference: ## write docs/sql-reference.md anew from the comments in the database
 	@scripts/setup.sh build

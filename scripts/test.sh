@@ -14,6 +14,8 @@ cd "$(dirname "$0")/.." || exit
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
 export PG_CONFIG PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 bin=$("$PG_CONFIG" --bindir)
+# The same random flows every time, so that a failure here is one of the change; PGFLOW_SEED=… or make soak for others.
+export PGFLOW_SEED=${PGFLOW_SEED:-20261120}
 passed=0 failed=0
 failures=()
 work=$(mktemp -d)
