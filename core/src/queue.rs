@@ -217,9 +217,9 @@ impl Queue {
             && self.count_down((range.flow_id, range.node_no), |open| open.ranges = open.ranges.saturating_sub(1))
     }
 
-    /// Drops everything known of a run or, with `node_no`, of one of its nodes; what is with a worker stays known and is
-    /// returned.
-    pub fn drop_flow(&mut self, flow_id: i64, node_no: Option<i32>) -> Vec<i64> {
+    /// Drops everything known of a run or, with `node_no`, of one of its nodes; what is with a worker stays known. Returns
+    /// both: what workers hold, and what was forgotten.
+    pub fn drop_flow(&mut self, flow_id: i64, node_no: Option<i32>) -> (Vec<i64>, Vec<i64>) {
         let is_in = |n: Node| n.0 == flow_id && node_no.is_none_or(|no| n.1 == no);
         for lane in &mut self.lanes {
             lane.backlog.retain(|r| r.flow_id != flow_id || node_no.is_some_and(|no| r.node_no != no));
@@ -231,11 +231,11 @@ impl Queue {
         }
         let (assigned, others): (Vec<i64>, Vec<i64>) =
             self.find(|t| is_in(t.node)).into_iter().partition(|id| matches!(self.tasks[id].state, State::Assigned(_)));
-        for id in others {
-            self.forget(id);
+        for id in &others {
+            self.forget(*id);
         }
         self.nodes.retain(|node, open| !is_in(*node) || open.tasks > 0);
-        assigned
+        (assigned, others)
     }
 
     /// Forgets everything that is not with a worker.
@@ -383,7 +383,7 @@ mod tests {
         q.add(3, task(lane, (2, 0)));
         q.keep(lane, Range { low: 10, high: 20, flow_id: 1, node_no: 1 });
         assert_eq!(q.take(lane, 1, 0), [(1, 1)]);
-        assert_eq!(q.drop_flow(1, None), [1]);
+        assert_eq!(q.drop_flow(1, None), (vec![1], vec![2]));
         assert_eq!(q.open_nodes(), HashSet::from([(1, 0), (2, 0)]));
         assert_eq!(q.next_range(), None);
         assert_eq!(q.take(lane, 9, 0), [(3, 1)]);

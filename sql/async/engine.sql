@@ -51,7 +51,7 @@ BEGIN
       FROM unnest(_task_ids, _attempts, _charged) AS l (task_id, attempt, charged)
       JOIN async.task t ON t.task_id = l.task_id
       WHERE t.processed IS NULL AND t.attempt = l.attempt - 1
-      ORDER BY t.task_id FOR NO KEY UPDATE OF t),
+      ORDER BY t.task_id FOR NO KEY UPDATE OF t SKIP LOCKED),
     changed AS (
       UPDATE async.task t
       SET attempt = lost.attempt,

@@ -45,7 +45,10 @@ BEGIN
   PERFORM async.hold_engine();
   PERFORM async.set_paused(_caller, true, 'drain the task engine');
   LOOP
-    IF NOT EXISTS (SELECT FROM async.running()) THEN
+    -- What workers hold counts, not only what runs this moment: between two tasks nothing does.
+    IF NOT EXISTS (SELECT FROM async.processes() p
+                   WHERE p.kind = 'worker' AND (p.queued > 0 OR p.task_id IS NOT NULL)
+                     AND p.database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) THEN
       RETURN true;
     ELSIF clock_timestamp() >= _until THEN
       RETURN false;

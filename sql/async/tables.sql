@@ -1,6 +1,18 @@
 -- The task engine: types and tables. Nothing here knows of graphs; flow_id, node_no and is_step are carried for the
 -- layer above and handed back to it.
 
+-- Names and arguments are handed between processes as UTF-8.
+DO $$
+BEGIN
+  IF pg_catalog.current_setting('server_encoding') <> 'UTF8' THEN
+    RAISE feature_not_supported USING
+      MESSAGE = pg_catalog.format('pgflow needs a database with encoding UTF8, not %s',
+                                  pg_catalog.current_setting('server_encoding')),
+      HINT = 'CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0.';
+  END IF;
+END
+$$;
+
 -- Plain CREATE SCHEMA, never IF NOT EXISTS: a schema that somebody prepared must stop the installation.
 CREATE SCHEMA async;
 

@@ -9,6 +9,7 @@
 -- N a node was stopped: its queued tasks are dropped, its running ones cancelled
 -- E the task task_low was ended here (a step whose child run has ended): treat it as an outcome
 -- R a row is locked by a client: ask again about (flow_id, node_no) when told
+-- P the step that started this ended run is locked by a client: flow.end_parents again, later
 -- T the node's time is up at "at"
 -- F the run has finished
 CREATE TYPE flow.effect_t AS (
@@ -88,7 +89,10 @@ COMMENT ON FUNCTION flow.release_steps IS
 CREATE FUNCTION flow.release_held(_task_ids BIGINT[]) RETURNS SETOF BIGINT
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   UPDATE async.task t SET eligible_when = NULL
-  WHERE t.task_id = ANY (_task_ids) AND t.eligible_when = 'infinity' AND t.processed IS NULL
+  WHERE t.task_id = ANY (array(
+    SELECT x.task_id FROM async.task x
+    WHERE x.task_id = ANY (_task_ids) AND x.eligible_when = 'infinity' AND x.processed IS NULL
+    ORDER BY x.task_id FOR NO KEY UPDATE SKIP LOCKED))
   RETURNING t.task_id;
 $$;
 COMMENT ON FUNCTION flow.release_held IS 'Internal: steps that were held may run; returns them.';
@@ -196,15 +200,14 @@ BEGIN
   INTO ended_flows, ended_nodes, open_flows, open_nodes
   FROM changed c;
   -- Steps that were pushed to a node which will never open.
-  UPDATE async.task t
-  SET processed = clock_timestamp(), finish_status = 'CANCELED', failed = true,
-      processing_error = 'its node ended without running'
-  WHERE t.task_id = ANY (array(
-          SELECT s.task_id
-          FROM unnest(ended_flows, ended_nodes) AS e (flow_id, node_no),
-               LATERAL (SELECT x.task_id FROM flow.flow_step x
-                        WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) s))
-    AND t.processed IS NULL;
+  IF cardinality(ended_flows) > 0 THEN
+    PERFORM async.end_tasks(array(
+      SELECT s.task_id
+      FROM unnest(ended_flows, ended_nodes) AS e (flow_id, node_no),
+           LATERAL (SELECT x.task_id FROM flow.flow_step x
+                    WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) s),
+      'CANCELED', 'its node ended without running');
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION flow.open_nodes IS 'Internal: opens, skips or ends nodes whose parents have all ended.';
@@ -212,42 +215,68 @@ COMMENT ON FUNCTION flow.open_nodes IS 'Internal: opens, skips or ends nodes who
 -- Adds ended nodes to their runs' counters; a run that is complete ends, and with it the step that started it.
 CREATE FUNCTION flow.count_ended(_flow_ids BIGINT[], _node_nos INT[])
 RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _finished BIGINT[];
 BEGIN
-  RETURN QUERY
-    WITH ended AS (
-      SELECT e.flow_id, count(*)::int AS nodes,
-             (count(*) FILTER (WHERE n.state IN ('E', 'K', 'C', 'T')))::int AS failed,
-             (array_agg(n.node || ': ' || n.error ORDER BY n.ended, n.node_no)
-               FILTER (WHERE n.state IN ('E', 'T')))[1] AS error
-      FROM unnest(_flow_ids, _node_nos) AS e (flow_id, node_no),
-           LATERAL (SELECT x.node_no, x.node, x.state, x.error, x.ended FROM flow.flow_node x
-                    WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) n
-      GROUP BY e.flow_id),
-    counted AS (
-      UPDATE flow.flow r
-      SET count_finished_nodes = r.count_finished_nodes + ended.nodes,
-          count_failed_nodes = r.count_failed_nodes + ended.failed,
-          first_error = coalesce(r.first_error, ended.error),
-          processed = CASE WHEN r.count_finished_nodes + ended.nodes = r.count_nodes THEN clock_timestamp() END
-      FROM ended WHERE r.flow_id = ended.flow_id AND r.processed IS NULL
-      RETURNING r.flow_id, r.flow, r.parent_task_id, r.processed, r.count_failed_nodes, r.first_error),
-    parents AS (
-      UPDATE async.task t
-      SET processed = clock_timestamp(),
-          failed = c.count_failed_nodes > 0,
-          finish_status = CASE WHEN c.count_failed_nodes > 0 THEN 'FAILED' ELSE 'FINISHED' END::async.finish_status_t,
-          processing_error = CASE WHEN c.count_failed_nodes > 0
-                                  THEN format('run %s of flow %s failed: %s', c.flow_id, c.flow, c.first_error) END
-      FROM counted c
-      WHERE c.processed IS NOT NULL AND t.task_id = c.parent_task_id AND t.processed IS NULL
-      RETURNING t.task_id, t.flow_id, t.node_no)
-    SELECT 'F', c.flow_id, NULL::int, NULL::bigint, NULL::bigint, NULL::timestamptz FROM counted c
-    WHERE c.processed IS NOT NULL
-    UNION ALL
-    SELECT 'E', p.flow_id, p.node_no, p.task_id, p.task_id, NULL FROM parents p;
+  WITH ended AS (
+    SELECT e.flow_id, count(*)::int AS nodes,
+           (count(*) FILTER (WHERE n.state IN ('E', 'K', 'C', 'T')))::int AS failed,
+           (array_agg(n.node || ': ' || n.error ORDER BY n.ended, n.node_no)
+             FILTER (WHERE n.state IN ('E', 'T')))[1] AS error
+    FROM unnest(_flow_ids, _node_nos) AS e (flow_id, node_no),
+         LATERAL (SELECT x.node_no, x.node, x.state, x.error, x.ended FROM flow.flow_node x
+                  WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) n
+    GROUP BY e.flow_id),
+  counted AS (
+    UPDATE flow.flow r
+    SET count_finished_nodes = r.count_finished_nodes + ended.nodes,
+        count_failed_nodes = r.count_failed_nodes + ended.failed,
+        first_error = coalesce(r.first_error, ended.error),
+        processed = CASE WHEN r.count_finished_nodes + ended.nodes = r.count_nodes THEN clock_timestamp() END
+    FROM ended WHERE r.flow_id = ended.flow_id AND r.processed IS NULL
+    RETURNING r.flow_id, r.processed)
+  SELECT array_agg(c.flow_id) INTO _finished FROM counted c WHERE c.processed IS NOT NULL;
+  IF _finished IS NOT NULL THEN
+    RETURN QUERY SELECT 'F', f, NULL::int, NULL::bigint, NULL::bigint, NULL::timestamptz FROM unnest(_finished) f;
+    RETURN QUERY SELECT * FROM flow.end_parents(_finished);
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION flow.count_ended IS 'Internal: adds ended nodes to their runs'' counters and ends complete runs.';
+
+-- Ends the steps that started these runs, which have ended, as they ended. A step that a client has locked is left.
+CREATE FUNCTION flow.end_parents(_flow_ids BIGINT[]) RETURNS SETOF flow.effect_t
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _run RECORD;
+  _task RECORD;
+BEGIN
+  FOR _run IN
+    SELECT r.flow_id, r.flow, r.parent_task_id, r.count_failed_nodes, r.cancelled, r.first_error
+    FROM unnest(_flow_ids) AS u (flow_id),
+         LATERAL (SELECT * FROM flow.flow x WHERE x.flow_id = u.flow_id AND x.parent_task_id IS NOT NULL OFFSET 0) r
+    ORDER BY r.parent_task_id
+  LOOP
+    SELECT t.flow_id, t.node_no INTO _task FROM async.task t
+    WHERE t.task_id = _run.parent_task_id AND t.processed IS NULL FOR NO KEY UPDATE SKIP LOCKED;
+    IF FOUND THEN
+      UPDATE async.task t
+      SET processed = clock_timestamp(),
+          failed = _run.count_failed_nodes > 0 OR _run.cancelled,
+          finish_status = CASE WHEN _run.count_failed_nodes > 0 OR _run.cancelled THEN 'FAILED'
+                               ELSE 'FINISHED' END::async.finish_status_t,
+          processing_error = CASE WHEN _run.count_failed_nodes > 0 OR _run.cancelled
+            THEN format('run %s of flow %s failed: %s', _run.flow_id, _run.flow, _run.first_error) END
+      WHERE t.task_id = _run.parent_task_id;
+      RETURN NEXT ROW('E', _task.flow_id, _task.node_no, _run.parent_task_id, _run.parent_task_id, NULL)::flow.effect_t;
+    ELSIF EXISTS (SELECT FROM async.task t WHERE t.task_id = _run.parent_task_id AND t.processed IS NULL) THEN
+      RETURN NEXT ROW('P', _run.flow_id, NULL, NULL, NULL, NULL)::flow.effect_t;
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION flow.end_parents IS
+  'Internal: ends the steps that started these ended runs; what a client has locked is reported, not waited for.';
 
 -- Turns effects that arise in a client's transaction into announcements.
 CREATE FUNCTION flow.announce_effects(_effects flow.effect_t[]) RETURNS VOID

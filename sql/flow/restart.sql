@@ -176,6 +176,8 @@ BEGIN
       UPDATE async.task t
       SET processed = NULL, finish_status = NULL, failed = NULL, processing_error = NULL, consumed = NULL,
         first_consumed = NULL, yielded = NULL, eligible_when = NULL, times_up = NULL, crashes = 0, suspect = false,
+        -- An attempt that was stopped as it began was not counted: its late outcome must not match the new one.
+        attempt = t.attempt + (t.consumed IS NULL)::int,
         partially_committed = false
       WHERE t.task_id = ANY (_again.task_ids[_at : _at + 999]);
       PERFORM async.note_tasks(_again.task_ids[_at : _at + 999], 'STATUS', 'started again by flow.retry_failed');

@@ -128,7 +128,12 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 
 /// Whether a note matters after its (sub)transaction was rolled back.
 fn after_abort(note: &mut Note) -> bool {
-    matches!(note, Note::Tell(Event::Released { .. } | Event::Run { .. }) | Note::LetBack(_) | Note::Resume)
+    matches!(
+        note,
+        Note::Tell(Event::Released { .. } | Event::Run { .. } | Event::Touched { .. })
+            | Note::LetBack(_)
+            | Note::Resume
+    )
 }
 
 fn tell(notes: impl Iterator<Item = Note>, committed: bool) {

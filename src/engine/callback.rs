@@ -122,8 +122,13 @@ struct DeleteContext(pg_sys::MemoryContext);
 
 impl Drop for DeleteContext {
     fn drop(&mut self) {
-        // SAFETY: made by `run_query`; nothing of it is used after, on either way out.
-        unsafe { pg_sys::MemoryContextDelete(self.0) }
+        // SAFETY: made by `run_query`; nothing of it is used after, on either way out. An error may have left it current.
+        unsafe {
+            if pg_sys::CurrentMemoryContext == self.0 {
+                pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+            }
+            pg_sys::MemoryContextDelete(self.0)
+        }
     }
 }
 

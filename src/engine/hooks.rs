@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use std::sync::atomic::Ordering::*;
 
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 
 use super::announce::{note, Note};
 use super::process::{signal, wait_briefly};
@@ -25,7 +26,27 @@ pub fn init() {
     }
 }
 
-#[pgrx::pg_guard]
+mod raw {
+    use pgrx::pg_sys;
+    extern "C-unwind" {
+        /// The server's function, without the guard that pgrx puts around it.
+        #[allow(clippy::too_many_arguments)]
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            source: *const std::ffi::c_char,
+            read_only_tree: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            parameters: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            receiver: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+    }
+}
+
+/// Every utility statement of the server passes here. The statement itself runs outside of any guard of pgrx, which would
+/// lose what it does not know of an error (its own SQLSTATE, its context, names of constraints); nothing in this frame
+/// has a destructor that a jump could skip.
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn hook(
     statement: *mut pg_sys::PlannedStmt,
@@ -38,24 +59,29 @@ unsafe extern "C-unwind" fn hook(
     completion: *mut pg_sys::QueryCompletion,
 ) {
     let node = (*statement).utilityStmt;
-    if make_room(node) {
-        note(Note::WakeLauncher { here: (*node).type_ == pg_sys::NodeTag::T_DropStmt });
+    if concerns_us((*node).type_) {
+        pgrx_extern_c_guard(|| {
+            if make_room(node) {
+                note(Note::WakeLauncher { here: (*node).type_ == pg_sys::NodeTag::T_DropStmt });
+            }
+        });
     }
-    match PREVIOUS {
-        Some(previous) => {
-            previous(statement, source, read_only_tree, context, parameters, environment, receiver, completion)
-        }
-        None => pg_sys::standard_ProcessUtility(
-            statement,
-            source,
-            read_only_tree,
-            context,
-            parameters,
-            environment,
-            receiver,
-            completion,
-        ),
-    }
+    let next = match PREVIOUS {
+        Some(previous) => previous,
+        None => raw::standard_ProcessUtility,
+    };
+    next(statement, source, read_only_tree, context, parameters, environment, receiver, completion)
+}
+
+fn concerns_us(tag: pg_sys::NodeTag) -> bool {
+    matches!(
+        tag,
+        pg_sys::NodeTag::T_DropdbStmt
+            | pg_sys::NodeTag::T_RenameStmt
+            | pg_sys::NodeTag::T_AlterDatabaseStmt
+            | pg_sys::NodeTag::T_CreatedbStmt
+            | pg_sys::NodeTag::T_DropStmt
+    )
 }
 
 /// Gives a statement the database it needs to itself. Returns whether the launcher is to look when it has committed.

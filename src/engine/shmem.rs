@@ -65,6 +65,8 @@ impl<const N: usize> Text<N> {
 #[repr(C)]
 pub struct Process {
     pid: AtomicI32,
+    /// Counts wake-ups: a latch that was reset by a wait in between is not all that tells of one.
+    wakes: AtomicU64,
     latch: AtomicPtr<pg_sys::Latch>,
 }
 
@@ -96,7 +98,12 @@ impl Process {
         self.pid.load(Acquire)
     }
 
+    pub fn wakes(&self) -> u64 {
+        self.wakes.load(SeqCst)
+    }
+
     pub fn wake(&self) {
+        self.wakes.fetch_add(1, SeqCst);
         let latch = self.latch.load(Acquire);
         if !latch.is_null() {
             // SAFETY: a process's latch lies in the PGPROC array, which lives as long as the postmaster; setting the
@@ -258,6 +265,10 @@ pub struct Worker {
     pub process: Process,
     pub database: AtomicU32,
     pub role: AtomicU32,
+    /// Counts the processes that had this slot: one that comes too late finds another number.
+    pub generation: AtomicU32,
+    /// The process has come up.
+    pub was_ready: AtomicBool,
     /// Ended to make room for a statement: what it ran is not to blame.
     pub dismissed: AtomicBool,
     /// Someone else needs the slot: leave when nothing is assigned.
@@ -306,6 +317,8 @@ impl Worker {
     pub fn reset(&self) {
         self.leave.store(false, Release);
         self.dismissed.store(false, Release);
+        self.was_ready.store(false, Release);
+        self.database.store(0, Release);
         self.head.store(0, Release);
         self.tail.store(0, Release);
         self.clear_task();

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::sync::atomic::{AtomicPtr, Ordering::*};
+use std::sync::atomic::{fence, AtomicPtr, Ordering::*};
 
 use pgrx::pg_sys;
 
@@ -16,7 +16,7 @@ use super::notices;
 use super::own_task::{self, Attempt, Decision};
 use super::process;
 use super::session;
-use super::shmem::{my_database, shared, Worker, WorkerState, ASSIGNED, DONE, REVOKED, STARTED};
+use super::shmem::{my_database, shared, DatabaseState, Worker, WorkerState, ASSIGNED, DONE, REVOKED, STARTED};
 use crate::settings;
 use crate::store::worker::{self as store, Details, What};
 
@@ -28,12 +28,13 @@ pub fn my_slot() -> Option<&'static Worker> {
     unsafe { MY_SLOT.load(Acquire).as_ref() }
 }
 
-/// Entry point; the argument is the slot's number.
+/// Entry point; the argument is the slot's number and, above 16 bits, its generation.
 #[no_mangle]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
-    let Some(slot) = shared().workers().get(argument.value()) else { return };
-    if slot.state() != WorkerState::Starting {
+    let (number, generation) = (argument.value() & 0xffff, (argument.value() >> 16) as u32);
+    let Some(slot) = shared().workers().get(number) else { return };
+    if slot.state() != WorkerState::Starting || slot.generation.load(Acquire) != generation {
         return;
     }
     MY_SLOT.store(slot as *const Worker as *mut Worker, Release);
@@ -52,7 +53,8 @@ pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
             0,
         );
     }
-    if slot.dismissed.load(Acquire) {
+    let dismissed = my_database().is_none_or(|d| d.state() == DatabaseState::Dismissed);
+    if dismissed || slot.dismissed.load(Acquire) {
         return;
     }
     let Some((owner, callback_type)) =
@@ -63,7 +65,10 @@ pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
     super::announce::register();
     notices::init();
     let mut worker = Local { slot, owner, calls: callback::Calls::new(callback_type), memory: memory_context() };
-    slot.change_state(WorkerState::Starting, WorkerState::Ready);
+    slot.was_ready.store(true, Release);
+    if !slot.change_state(WorkerState::Starting, WorkerState::Ready) {
+        return;
+    }
     wake_dispatcher();
     worker.serve();
 }
@@ -255,6 +260,8 @@ impl Local {
         slot.note.set("");
         slot.deadline.store(deadline, Release);
         slot.task_id.store(attempt.task_id, Release);
+        // Pairs with the dispatcher's before it sleeps: one of the two sees the other's store.
+        fence(SeqCst);
         if let Some(database) = my_database().filter(|d| deadline != 0 && deadline < d.next_wake.load(Acquire)) {
             database.dispatcher.wake();
         }

@@ -326,12 +326,37 @@ pub fn engine_state() -> EngineState {
     }
 }
 
-pub fn set_engine_state(system_identifier: i64, database: pg_sys::Oid, clean_stop: bool) {
+/// Notes where the work runs and whether it was stopped in order; false where a client has the row locked.
+pub fn set_engine_state(system_identifier: i64, database: pg_sys::Oid, clean_stop: bool) -> bool {
     run(
-        c"UPDATE async.engine_state SET system_identifier = $1, database_oid = $2, clean_stop = $3
-          WHERE system_identifier IS NULL OR (system_identifier = $1 AND database_oid = $2)",
+        c"UPDATE async.engine_state e SET system_identifier = $1, database_oid = $2, clean_stop = $3
+          FROM (SELECT s.only_row FROM async.engine_state s FOR NO KEY UPDATE SKIP LOCKED) l
+          WHERE e.only_row = l.only_row
+            AND (e.system_identifier IS NULL OR (e.system_identifier = $1 AND e.database_oid = $2))",
         &[arg(system_identifier), arg(database), arg(clean_stop)],
+    )
+    .len > 0
+}
+
+/// Ends the steps that started these ended child runs; P effects for those that a client has locked.
+pub fn end_parents(flow_ids: Vec<i64>) -> Vec<Effect> {
+    effects(&run(
+        c"SELECT e.kind, e.flow_id, e.node_no, e.task_low, e.task_high, e.at FROM flow.end_parents($1) e",
+        &[arg(flow_ids)],
+    ))
+}
+
+/// Ended child runs of open runs whose step has not ended.
+pub fn children_that_ended() -> Vec<i64> {
+    let rows = run(
+        c"SELECT c.flow_id
+          FROM flow.flow r
+          JOIN flow.flow c ON c.parent_flow_id = r.flow_id AND c.processed IS NOT NULL
+          CROSS JOIN LATERAL (SELECT x.processed FROM async.task x WHERE x.task_id = c.parent_task_id OFFSET 0) t
+          WHERE r.processed IS NULL AND t.processed IS NULL",
+        &[],
     );
+    (0..rows.len).filter_map(|r| rows.get(r, 1)).collect()
 }
 
 /// Moves the mark below which every task has ended.

@@ -3,11 +3,22 @@
 use super::{Dispatcher, Due};
 use crate::settings;
 use crate::store::dispatcher as store;
-use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Acquire;
+
+use pgflow_core::queue::State;
 
 /// What a worker is handed: its slot, the lane, the tasks with their attempts.
 type Batch = (usize, usize, Vec<(i64, i32)>);
+
+/// What is to be done about tasks that were running when the server died.
+enum Suspects {
+    /// There are none, or none that others must wait for.
+    None,
+    /// One runs, or is about to: nothing else starts.
+    Wait,
+    Handed,
+}
 
 /// Without a free place for a worker, look again after this long (microseconds).
 const STARVED: i64 = 1_000_000;
@@ -15,36 +26,57 @@ const STARVED: i64 = 1_000_000;
 impl Dispatcher {
     /// Hands out what may run. Returns whether anything was handed out.
     pub(super) fn assign(&mut self) -> bool {
-        if self.paused || !self.adopted || !settings::enabled() || self.database.held.load(Acquire) {
-            return false;
+        self.slots.insist();
+        let resting = self.paused || !self.adopted || !settings::enabled() || self.database.held.load(Acquire);
+        if resting {
+            // What was handed out and has not begun comes back: nothing starts any more.
+            self.slots.revoke_all();
         }
         // In order: each goes to the front of its lane.
         for (task_id, attempt) in self.slots.drop_revoked(&mut self.pools, &mut self.finished_claims).into_iter().rev()
         {
             self.queue.requeue(task_id, attempt);
         }
-        self.slots.insist();
+        if resting {
+            return false;
+        }
         let stolen = self.slots.steal(self.role_at_most(), &mut self.pools, &mut self.finished_claims);
         for (task_id, attempt) in stolen.into_iter().rev() {
             self.queue.requeue(task_id, attempt);
         }
-        if !self.suspects.is_empty() && self.assign_suspect() {
-            return true;
-        }
-        if !self.suspects.is_empty() && !self.quarantine_is_over() {
-            return false;
+        match self.assign_suspect() {
+            Suspects::Handed => return true,
+            Suspects::Wait => return false,
+            Suspects::None => {}
         }
         let was_starving = std::mem::take(&mut self.starving);
+        let handed = self.choose();
+        if was_starving && !self.starving {
+            self.database.last_error.set("");
+        }
+        if handed.is_empty() {
+            return false;
+        }
+        self.mark_and_hand(handed, false);
+        true
+    }
+
+    /// Goes through the lanes, the most urgent first, and chooses what each worker is handed. A worker is not filled up
+    /// with tasks of a lane while a more urgent one of its role waits for a worker.
+    fn choose(&mut self) -> Vec<Batch> {
         let mut handed: Vec<Batch> = Vec::new();
-        let mut held: std::collections::HashMap<usize, usize> = Default::default();
+        let mut held: HashMap<usize, usize> = HashMap::new();
+        let mut waiting_roles: HashSet<u32> = HashSet::new();
         for lane in self.queue.order() {
             let key = self.queue.lane(lane).key;
             let depth = self.queue.lane(lane).depth(crate::engine::shmem::QUEUE / 2);
-            for (slot, more) in self.slots.hungry(lane, depth) {
-                let most = more.min(self.slots.room(slot));
-                let tasks = self.queue.take(lane, most, slot);
-                if !tasks.is_empty() {
-                    handed.push((slot, lane, tasks));
+            if !waiting_roles.contains(&key.role) {
+                for (slot, more) in self.slots.hungry(lane, depth) {
+                    let most = more.min(self.slots.room(slot));
+                    let tasks = self.queue.take(lane, most, slot);
+                    if !tasks.is_empty() {
+                        handed.push((slot, lane, tasks));
+                    }
                 }
             }
             let mut idle: Vec<usize> =
@@ -61,17 +93,11 @@ impl Dispatcher {
                 }
             }
             if self.queue.lane(lane).waiting() > 0 && free > 0 {
+                waiting_roles.insert(key.role);
                 self.want_workers(key.role, self.queue.lane(lane).waiting().min(free));
             }
         }
-        if was_starving && !self.starving {
-            self.database.last_error.set("");
-        }
-        if handed.is_empty() {
-            return false;
-        }
-        self.mark_and_hand(handed, false);
-        true
+        handed
     }
 
     /// The mark in the table comes first; workers are told when it is committed.
@@ -93,33 +119,41 @@ impl Dispatcher {
         }
     }
 
-    /// Tasks that were running when the server died run one at a time, with nothing else beside them.
-    fn assign_suspect(&mut self) -> bool {
+    /// Tasks that were running when the server died run one at a time, with nothing else beside them for a while.
+    fn assign_suspect(&mut self) -> Suspects {
+        let queue = &self.queue;
+        self.suspects.retain(|id| queue.task(*id).is_some_and(|t| t.state != State::Waiting));
+        if self.suspects.is_empty() {
+            return Suspects::None;
+        }
         if self.slots.busy() {
-            return false;
+            let over = crate::store::now() >= self.quarantine_until;
+            return if over { Suspects::None } else { Suspects::Wait };
         }
-        let Some(&task_id) = self.suspects.first() else { return false };
-        let Some(task) = self.queue.task(task_id).copied() else {
-            self.suspects.remove(0);
-            return false;
-        };
-        let key = self.queue.lane(task.lane).key;
-        let Some(slot) = self.slots.idle(key.role).pop() else {
-            self.want_workers(key.role, 1);
-            return false;
-        };
-        if !self.queue.take_one(task_id, slot) {
-            self.suspects.remove(0);
-            return false;
+        // One whose role can have no worker does not keep the others from running.
+        let mut coming = false;
+        for task_id in self.suspects.clone() {
+            let Some(task) = self.queue.task(task_id).copied() else { continue };
+            let role = self.queue.lane(task.lane).key.role;
+            if let Some(slot) = self.slots.idle(role).pop() {
+                if self.queue.take_one(task_id, slot) {
+                    self.quarantine_until = crate::store::now() + settings::suspect_quarantine_ms() * 1000;
+                    self.remind(self.quarantine_until, Due::Look);
+                    self.mark_and_hand(vec![(slot, task.lane, vec![(task_id, task.attempt)])], true);
+                    return Suspects::Handed;
+                }
+                continue;
+            }
+            if self.slots.starting(role) == 0 {
+                self.want_workers(role, 1);
+            }
+            coming |= self.slots.starting(role) > 0;
         }
-        self.quarantine_until = crate::store::now() + settings::suspect_quarantine_ms() * 1000;
-        self.due.push(Reverse((self.quarantine_until, Due::Look)));
-        self.mark_and_hand(vec![(slot, task.lane, vec![(task_id, task.attempt)])], true);
-        true
-    }
-
-    fn quarantine_is_over(&self) -> bool {
-        self.slots.busy() && crate::store::now() >= self.quarantine_until
+        if coming {
+            Suspects::Wait
+        } else {
+            Suspects::None
+        }
     }
 
     fn role_at_most(&self) -> usize {
@@ -135,6 +169,8 @@ impl Dispatcher {
         for _ in starting..needed {
             if self.slots.of_role(role) >= self.role_at_most() || self.slots.count() >= self.workers_at_most {
                 if self.slots.of_role(role) == 0 {
+                    // One of another role ends when it has done what it holds.
+                    self.slots.release_one();
                     self.starve(role, "all pgflow.workers of this database are busy");
                 }
                 return;
@@ -155,6 +191,6 @@ impl Dispatcher {
             self.database.last_error.set(&format!("tasks of role {role} wait: {why}"));
             self.starving = true;
         }
-        self.due.push(Reverse((crate::store::now() + STARVED, Due::Look)));
+        self.remind(crate::store::now() + STARVED, Due::Look);
     }
 }

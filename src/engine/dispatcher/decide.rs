@@ -30,15 +30,15 @@ impl Dispatcher {
             let Effect { kind, flow_id, node_no, low, high, at } = effect;
             match kind {
                 b'A' => self.ranges.push(Range { low, high, flow_id, node_no }),
-                b'N' => {
-                    for task_id in self.queue.drop_flow(flow_id, Some(node_no)) {
-                        self.touched.push(task_id);
-                    }
+                b'N' => self.drop_flow(flow_id, Some(node_no)),
+                b'P' => {
+                    self.parents.insert(flow_id);
+                    self.remind(crate::store::now() + RETRY, Due::Look);
                 }
                 b'E' => self.touched.push(low),
                 b'R' => {
                     self.locked.insert((flow_id, node_no));
-                    self.due.push(Reverse((crate::store::now() + RETRY, Due::Look)));
+                    self.remind(crate::store::now() + RETRY, Due::Look);
                 }
                 b'T' => self.watch_node(flow_id, node_no, at),
                 b'F' => self.run_changed = true,
@@ -58,6 +58,10 @@ impl Dispatcher {
                 break;
             }
             self.due.pop();
+            if self.reminders.get(&due) != Some(&at) {
+                continue;
+            }
+            self.reminders.remove(&due);
             any = true;
             match due {
                 Due::Task(task_id) => tasks.push(task_id),
@@ -65,6 +69,11 @@ impl Dispatcher {
                 Due::Look => {
                     for (flow_id, node_no) in std::mem::take(&mut self.locked) {
                         self.candidate(flow_id, node_no, None);
+                    }
+                    if !self.parents.is_empty() {
+                        self.db();
+                        let effects = store::end_parents(std::mem::take(&mut self.parents).into_iter().collect());
+                        self.apply(effects);
                     }
                 }
             }
@@ -98,6 +107,10 @@ impl Dispatcher {
             } else {
                 self.touched.push(task.task_id);
             }
+        }
+        // What a client has locked is looked at again.
+        for task_id in late.iter().chain(&leases) {
+            self.remind(now + RETRY, Due::Task(*task_id));
         }
         if !late.is_empty() {
             self.touched.extend(store::end_tasks(late, "TIMED_OUT", "time-out: nobody finished it in time"));

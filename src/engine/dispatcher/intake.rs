@@ -1,7 +1,6 @@
 //! Takes tasks into the dispatcher's memory: what arrived, what clients changed, what workers put off. Each is read from
 //! its table row and placed by what it waits for.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use pgflow_core::queue::{Key, Range, State, Task, LOAD};
@@ -42,11 +41,21 @@ impl Dispatcher {
         let gone: Vec<i64> = ids.iter().copied().filter(|id| !seen.iter().any(|t| t.task_id == *id)).collect();
         for task_id in gone {
             self.queue.forget(task_id);
+            self.pools.free_yielded(task_id);
         }
         if !external.is_empty() {
             store::unqueue_external(external);
         }
         self.take_in(seen.into_iter().filter(|t| !t.ended).collect());
+    }
+
+    /// Forgets what is known of a run or node; what workers hold is looked at.
+    pub(super) fn drop_flow(&mut self, flow_id: i64, node_no: Option<i32>) {
+        let (assigned, forgotten) = self.queue.drop_flow(flow_id, node_no);
+        for task_id in forgotten {
+            self.pools.free_yielded(task_id);
+        }
+        self.touched.extend(assigned);
     }
 
     /// Somebody who is not a worker has ended this task.
@@ -63,7 +72,7 @@ impl Dispatcher {
             for node in self.locked.iter().copied().filter(|n| n.0 == flow_id).collect::<Vec<_>>() {
                 self.look_again_at(node.0, node.1);
             }
-            self.touched.extend(self.queue.drop_flow(flow_id, None));
+            self.drop_flow(flow_id, None);
             for (flow_id, node_no, low, high) in store::open_ranges_of_run(flow_id) {
                 self.ranges.push(Range { low, high, flow_id, node_no });
             }
@@ -75,7 +84,7 @@ impl Dispatcher {
 
     pub(super) fn watch_node(&mut self, flow_id: i64, node_no: i32, times_up: Option<i64>) {
         if let Some(at) = times_up {
-            self.due.push(Reverse((at, Due::Node(flow_id, node_no))));
+            self.remind(at, Due::Node(flow_id, node_no));
         }
     }
 
@@ -160,7 +169,7 @@ impl Dispatcher {
             }
             self.queue.add(row.task_id, task);
             if let Some(at) = waits {
-                self.due.push(Reverse((at, Due::Task(row.task_id))));
+                self.remind(at, Due::Task(row.task_id));
             }
             if row.yielded && self.pools.tracks_yielded(&row.target) {
                 self.pools.hold_yielded(row.task_id, self.queue.lane(lane).key.pool);

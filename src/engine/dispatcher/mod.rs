@@ -15,7 +15,7 @@ mod slots;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::sync::atomic::Ordering::*;
+use std::sync::atomic::{fence, Ordering::*};
 
 use pgflow_core::queue::{Queue, Range};
 use pgrx::pg_sys;
@@ -38,7 +38,7 @@ const RETRY: i64 = 1_000_000;
 const SWEEP: i64 = 60_000_000;
 
 /// Something to do at a time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Due {
     /// A task that was put off is eligible, or a yielded or leased one's time is up.
     Task(i64),
@@ -64,6 +64,12 @@ pub(super) struct Dispatcher {
     touched: Vec<i64>,
     changed_runs: HashSet<i64>,
     due: BinaryHeap<Reverse<(i64, Due)>>,
+    /// The earliest time each is due, so that none is queued twice.
+    reminders: HashMap<Due, i64>,
+    /// Ended child runs whose parent's step could not be ended: a client has it locked.
+    parents: HashSet<i64>,
+    /// engine_state says that this dispatcher runs.
+    marked: bool,
     suspects: Vec<i64>,
     /// Until when marks are written durably, after a crash.
     careful_until: i64,
@@ -171,6 +177,9 @@ impl Dispatcher {
             touched: Vec::new(),
             changed_runs: HashSet::new(),
             due: BinaryHeap::new(),
+            reminders: HashMap::new(),
+            parents: HashSet::new(),
+            marked: false,
             suspects: Vec::new(),
             careful_until: 0,
             quarantine_until: 0,
@@ -204,9 +213,10 @@ impl Dispatcher {
                     return;
                 }
             }
+            let wakes = self.database.dispatcher.wakes();
             let worked = self.cycle();
             if !worked && self.database.ring().is_empty() && !self.has_work() {
-                self.sleep();
+                self.sleep(wakes);
             }
         }
     }
@@ -305,6 +315,14 @@ impl Dispatcher {
         any
     }
 
+    /// Does something at a time, or earlier if that was wanted already.
+    fn remind(&mut self, at: i64, due: Due) {
+        if self.reminders.get(&due).is_none_or(|before| at < *before) {
+            self.reminders.insert(due, at);
+            self.due.push(Reverse((at, due)));
+        }
+    }
+
     /// A lock that kept us from deciding about a node may be gone.
     fn look_again_at(&mut self, flow_id: i64, node_no: i32) {
         if self.locked.remove(&(flow_id, node_no)) {
@@ -377,6 +395,7 @@ impl Dispatcher {
             self.next_purge = now;
         }
         store::raise_open_low();
+        self.mark_running();
     }
 
     /// Whether any work is open, so that the tables are compared with the memory now and then.
@@ -395,7 +414,8 @@ impl Dispatcher {
     }
 
     /// Sleeps until an event or the next time to do something.
-    fn sleep(&mut self) {
+    /// `wakes`: the count before the cycle that found nothing to do.
+    fn sleep(&mut self, wakes: u64) {
         let now = crate::store::now();
         let open = self.is_open();
         if open && now >= self.next_sweep {
@@ -415,10 +435,11 @@ impl Dispatcher {
             next = next.min(self.next_sweep);
         }
         self.database.next_wake.store(next, Release);
+        fence(SeqCst);
         // A deadline that a worker set before it could see the new time is found now.
         next = next.min(self.slots.next_look(now));
         process::report_activity(None);
-        if self.database.ring().is_empty() && !self.database.rebuild.load(Acquire) && !recovery::stop_asked() {
+        if self.database.dispatcher.wakes() == wakes && !recovery::stop_asked() {
             let wait = if next == i64::MAX { -1 } else { ((next - now) / 1000 + 1).clamp(0, 3_600_000) };
             process::sleep(wait);
         }

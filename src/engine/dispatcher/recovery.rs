@@ -2,7 +2,6 @@
 //! anew from the tables.
 #![allow(unsafe_code)]
 
-use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 
 use pgflow_core::queue::{Range, State, Task};
@@ -51,8 +50,7 @@ impl Dispatcher {
         let adopted_workers = self.slots.adopt();
         if self.adopted {
             self.settle_claims(state.clean_stop);
-            // SAFETY: reading a process-global OID.
-            store::set_engine_state(system_identifier(), unsafe { pg_sys::MyDatabaseId }, false);
+            self.mark_running();
             if !state.clean_stop {
                 self.careful_until = crate::store::now() + CAREFUL;
             }
@@ -141,6 +139,7 @@ impl Dispatcher {
         self.queue.clear();
         self.ranges.clear();
         self.due.clear();
+        self.reminders.clear();
         self.suspects.clear();
         self.pools.forget_yielded();
         let low = store::engine_state().open_low;
@@ -149,10 +148,14 @@ impl Dispatcher {
         }
         // Oldest first: ranges are taken from the end.
         self.ranges.reverse();
+        self.parents.extend(store::children_that_ended());
+        if !self.parents.is_empty() {
+            self.remind(crate::store::now(), Due::Look);
+        }
         for (flow_id, node_no, times_up) in store::open_nodes(None) {
             self.candidates.entry((flow_id, node_no)).or_default();
             if let Some(at) = times_up {
-                self.due.push(Reverse((at, Due::Node(flow_id, node_no))));
+                self.remind(at, Due::Node(flow_id, node_no));
             }
         }
         self.end_transaction();
@@ -196,6 +199,15 @@ impl Dispatcher {
         // Workers are told by the postmaster too; what they hold is lost in order, not in a crash.
         if self.adopted {
             self.mark_clean();
+        }
+    }
+
+    /// engine_state says that work may be under way, unless a client has it locked: then later.
+    pub(super) fn mark_running(&mut self) {
+        if !self.marked {
+            // SAFETY: reading a process-global OID.
+            let here = unsafe { pg_sys::MyDatabaseId };
+            self.marked = store::set_engine_state(system_identifier(), here, false);
         }
     }
 

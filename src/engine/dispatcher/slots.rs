@@ -169,7 +169,7 @@ impl Slots {
                 unstarted: Vec::new(),
                 unknown: Vec::new(),
                 dismissed: w.dismissed.load(Acquire),
-                never_started: w.tasks_done.load(Acquire) == 0 && w.head.load(Acquire) == 0 && s.tail == 0,
+                never_started: !w.was_ready.load(Acquire) && !w.dismissed.load(Acquire),
             };
             for h in &s.handed {
                 match w.entry(h.position).state.load(Acquire) {
@@ -184,7 +184,7 @@ impl Slots {
             self.mine.remove(&i);
             w.reset();
             w.set_state(WorkerState::Free);
-            if left.never_started && !w.leave.load(Acquire) {
+            if left.never_started {
                 self.pause.insert(left.role, now + START_PAUSE);
             }
             all.push(left);
@@ -196,7 +196,7 @@ impl Slots {
     pub fn idle(&self, role: u32) -> Vec<usize> {
         self.mine
             .iter()
-            .filter(|(i, s)| s.role == role && s.handed.is_empty() && worker(**i).state() == WorkerState::Ready)
+            .filter(|(i, s)| s.role == role && s.handed.is_empty() && takes_more(worker(**i)))
             .map(|(i, _)| *i)
             .collect()
     }
@@ -208,7 +208,7 @@ impl Slots {
             .iter()
             .filter(|(i, s)| {
                 let w = worker(**i);
-                s.lane == Some(lane) && s.cancel.is_none() && w.state() == WorkerState::Ready && !is_long(w, now)
+                s.lane == Some(lane) && s.cancel.is_none() && takes_more(w) && !is_long(w, now)
             })
             .filter_map(|(i, s)| {
                 let held = s.handed.len();
@@ -257,9 +257,11 @@ impl Slots {
         let Some(slot) = free else { return false };
         let w = worker(slot);
         w.reset();
+        let generation = w.generation.fetch_add(1, AcqRel).wrapping_add(1);
         w.database.store(self.database.oid.load(Acquire), Release);
         w.role.store(role, Release);
-        if !process::start("pgflow worker", "pgflow worker", "pgflow_worker_main", slot as u64) {
+        let argument = slot as u64 | u64::from(generation) << 16;
+        if !process::start("pgflow worker", "pgflow worker", "pgflow_worker_main", argument) {
             w.set_state(WorkerState::Free);
             return false;
         }
@@ -283,6 +285,26 @@ impl Slots {
             w.process.wake();
         }
         other.is_some()
+    }
+
+    /// A worker of the role that has most takes nothing more and ends when it is done, to make room for another role.
+    pub fn release_one(&self) {
+        let leaving = self.mine.keys().any(|i| worker(*i).leave.load(Acquire));
+        let most = self.mine.iter().filter(|(i, _)| takes_more(worker(**i))).max_by_key(|(_, s)| self.of_role(s.role));
+        if let Some((i, _)) = most.filter(|_| !leaving) {
+            worker(*i).leave.store(true, Release);
+            worker(*i).process.wake();
+        }
+    }
+
+    /// Takes back everything that has not begun.
+    pub fn revoke_all(&self) {
+        for (i, s) in &self.mine {
+            for h in &s.handed {
+                let state = &worker(*i).entry(h.position).state;
+                let _ = state.compare_exchange(ASSIGNED, REVOKED, AcqRel, Acquire);
+            }
+        }
     }
 
     /// Notes what a worker is to be handed once the marks are committed.
@@ -458,6 +480,11 @@ impl Slots {
             signal(worker(*i).process.pid(), libc::SIGTERM);
         }
     }
+}
+
+/// Whether a worker is there and is not to leave.
+fn takes_more(w: &Worker) -> bool {
+    w.state() == WorkerState::Ready && !w.leave.load(Acquire)
 }
 
 /// Whether what a worker runs takes so long that nothing should wait behind it.
