@@ -66,8 +66,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "steps pushed before the node started stay held",
         function: "flow.release_held",
-        search: "t.eligible_when = 'infinity'",
-        replace: "t.eligible_when = '-infinity'",
+        search: "x.eligible_when = 'infinity'",
+        replace: "x.eligible_when = '-infinity'",
     },
     Mutation {
         name: "a node finishes with open steps",

@@ -83,3 +83,30 @@ fn c10_a_flow_that_starts_itself_is_stopped() {
         kit.wait_until("NOT EXISTS (SELECT FROM flow.flow WHERE processed IS NULL)")
     });
 }
+
+/// The dispatcher must never wait for a client's lock: nothing else would run meanwhile.
+#[test]
+fn a_client_that_has_a_step_locked_stops_only_that_step() {
+    test("c10_locked", |kit| {
+        kit.callback("gated", "PERFORM pg_advisory_xact_lock(7);")?;
+        kit.session.run("SELECT pg_advisory_lock(7)")?;
+        kit.named_flow("child", r#"{"node": "a", "routine": "t.gated"}"#)?;
+        kit.named_flow("other", r#"{"node": "o", "routine": "t.nothing"}"#)?;
+        kit.flow(PARENT)?;
+        kit.session.run("BEGIN")?;
+        let flow_id = kit.run()?;
+        kit.session.run(&format!(r#"CALL flow.push_steps({flow_id}, 'p', ARRAY['{{"s": 1}}']::JSONB[]); COMMIT"#))?;
+        kit.wait_until("EXISTS (SELECT FROM flow.v_flow_node_status WHERE node = 'a' AND status = 'Running')")?;
+        let mut client = kit.database.connect()?;
+        client.run("BEGIN; SELECT async.cancel(ARRAY[task_id]) FROM async.task WHERE is_step")?;
+        kit.session.run("SELECT pg_advisory_unlock(7)")?;
+        kit.wait_until("(SELECT count(*) FROM flow.flow WHERE flow = 'child' AND processed IS NOT NULL) = 1")?;
+        let clock = Clock::start();
+        let other = kit.session.number("SELECT flow.run_flow('other', '{}')")?;
+        kit.wait(other)?;
+        clock.at_once()?;
+        client.run("ROLLBACK")?;
+        kit.wait(flow_id)?;
+        same(kit.nodes(flow_id)?, "p Finished")
+    });
+}

@@ -72,3 +72,25 @@ fn c15_a_step_can_be_moved_up() {
         same(kit.log()?, "a3 a1 a2")
     });
 }
+
+/// Workers that are kept full with short tasks must not keep an urgent one from ever getting one of them.
+#[test]
+fn c15_an_urgent_task_does_not_wait_for_a_long_queue() {
+    test("c15_queue", |kit| {
+        kit.callback(
+            "many",
+            "IF _args.step_arguments = '{}' THEN
+               DECLARE _steps JSONB[] := ARRAY(SELECT jsonb_build_object('s', i) FROM generate_series(1, 8000) i);
+               BEGIN CALL flow.push_steps(_args.flow_id, _args.node, _steps); END;
+             ELSE PERFORM pg_sleep(0.001); END IF;",
+        )?;
+        kit.named_flow("long", r#"{"node": "many", "routine": "t.many", "priority": 5}"#)?;
+        kit.flow(r#"{"node": "urgent", "routine": "t.nothing", "priority": -99}"#)?;
+        let long = kit.session.number("SELECT flow.run_flow('long', '{}')")?;
+        kit.wait_until("(SELECT count(*) FROM async.task WHERE is_step AND processed IS NOT NULL) > 500")?;
+        kit.run_to_end()?;
+        let open = kit.session.number("SELECT count(*) FROM async.task WHERE is_step AND processed IS NULL")?;
+        anyhow::ensure!(open > 0, "the urgent task ran after all others");
+        kit.wait(long)
+    });
+}

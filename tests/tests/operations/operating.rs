@@ -144,3 +144,30 @@ fn where_the_engine_is_not_enabled_nothing_starts() {
         same(ended(database, flow_id)?, "a Finished")
     });
 }
+
+/// Workers hold tasks that have not begun: drained means that none of them begins any more.
+#[test]
+fn after_a_drain_nothing_starts() {
+    test("operating_drained", |database, session| {
+        session.run(
+            "CREATE PROCEDURE t.many(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
+             DECLARE _steps JSONB[];
+             BEGIN
+               IF _args.step_arguments = '{}' THEN
+                 _steps := ARRAY(SELECT jsonb_build_object('s', i) FROM generate_series(1, 20000) i);
+                 CALL flow.push_steps(_args.flow_id, _args.node, _steps);
+               END IF;
+             END $$",
+        )?;
+        configure_one(session, "many", "t.many")?;
+        let flow_id = run(session, "many")?;
+        let count = "SELECT count(*) FROM async.task WHERE processed IS NOT NULL";
+        wait_for("steps run", || Ok(database.connect()?.number(count)? > 1000))?;
+        same(session.text("SELECT async.drain('20 s')::TEXT")?, "true")?;
+        let then = session.number(count)?;
+        pause(300);
+        same(session.number(count)?, then)?;
+        session.run("SELECT async.resume()")?;
+        same(ended(database, flow_id)?, "many Finished")
+    });
+}
