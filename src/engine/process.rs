@@ -83,6 +83,9 @@ pub fn report_activity(what: Option<&CStr>) {
     }
 }
 
+/// Whether a worker may be connected as a role that may not log in (the server's flag for it came with 17).
+pub const NOLOGIN_ROLES: bool = cfg!(any(feature = "pg17", feature = "pg18"));
+
 /// Starts a background worker of this library. Returns whether a slot was free.
 pub fn start(kind: &str, name: &str, function: &str, argument: u64) -> bool {
     // SAFETY: the struct is plain data; every string is cut to its field and zero-terminated.

@@ -20,6 +20,9 @@ use super::shmem::{my_database, shared, DatabaseState, Worker, WorkerState, ASSI
 use crate::settings;
 use crate::store::worker::{self as store, Details, What};
 
+/// BGWORKER_BYPASS_ROLELOGINCHECK, from 17 on.
+const BYPASS_ROLELOGINCHECK: u32 = 2;
+
 static MY_SLOT: AtomicPtr<Worker> = AtomicPtr::new(std::ptr::null_mut());
 
 /// In a worker: its slot.
@@ -50,7 +53,7 @@ pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(
             pg_sys::Oid::from(slot.database.load(Acquire)),
             pg_sys::Oid::from(slot.role.load(Acquire)),
-            0,
+            if process::NOLOGIN_ROLES { BYPASS_ROLELOGINCHECK } else { 0 },
         );
     }
     let dismissed = my_database().is_none_or(|d| d.state() == DatabaseState::Dismissed);

@@ -108,7 +108,7 @@ impl Pools {
         if task.role == pgrx::pg_sys::Oid::INVALID {
             return Some(format!("role {} does not exist any more", task.role_name));
         }
-        if !task.can_login {
+        if !task.can_login && !crate::engine::process::NOLOGIN_ROLES {
             return Some(format!("role {} may not log in, so no worker can run as it", task.role_name));
         }
         None
