@@ -232,6 +232,12 @@ BEGIN
   WHERE n.definition_id = _configured.definition_id
   ORDER BY n.node_no;
   GET DIAGNOSTICS _count = ROW_COUNT;
+  -- Keeps the version from being purged until the run is there for all to see.
+  PERFORM FROM flow.definition d WHERE d.definition_id = _configured.definition_id FOR KEY SHARE;
+  IF NOT FOUND THEN
+    RAISE serialization_failure USING
+      MESSAGE = format('flow "%s" was configured anew at this very moment', _flow), HINT = 'Run it again.';
+  END IF;
   INSERT INTO flow.flow (
     flow_id, flow, definition_id, run_as, arguments, parent_task_id, parent_flow_id, depth, force_priority, count_nodes,
     only_these_nodes)
