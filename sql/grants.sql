@@ -3,6 +3,7 @@
 
 GRANT flow_user, flow_monitor TO flow_admin;
 GRANT USAGE ON SCHEMA async, flow TO flow_user, flow_monitor;
+GRANT USAGE ON FOREIGN DATA WRAPPER pgflow TO flow_admin;
 
 -- Rows. The functions are evaluated once a query, not once a row.
 CREATE FUNCTION async.reads_everything() RETURNS BOOL
@@ -30,6 +31,11 @@ CREATE POLICY pgflow_read ON async.task_log FOR SELECT
 ALTER TABLE async.external_queue ENABLE ROW LEVEL SECURITY;
 CREATE POLICY pgflow_read ON async.external_queue FOR SELECT
   USING ((SELECT async.reads_everything()) OR EXISTS (SELECT FROM async.task t WHERE t.task_id = external_queue.task_id));
+ALTER TABLE async.result ENABLE ROW LEVEL SECURITY;
+CREATE POLICY pgflow_read ON async.result FOR SELECT
+  USING ((SELECT async.reads_everything()) OR run_as = ANY ((SELECT async.readable_roles())::NAME[]));
+ALTER TABLE async.task_secret ENABLE ROW LEVEL SECURITY;  -- and no policy: nobody but the owner
+ALTER TABLE async.decision ENABLE ROW LEVEL SECURITY;
 ALTER TABLE flow.flow_node ENABLE ROW LEVEL SECURITY;
 CREATE POLICY pgflow_read ON flow.flow_node FOR SELECT
   USING ((SELECT async.reads_everything()) OR EXISTS (SELECT FROM flow.flow f WHERE f.flow_id = flow_node.flow_id));
@@ -40,10 +46,11 @@ CREATE POLICY pgflow_read ON flow.flow_step FOR SELECT
 -- Tables and views: reading only; configured flows are for all users of flows, as functions are in pg_proc (the routine's
 -- own EXECUTE right decides who can run it).
 GRANT SELECT ON ALL TABLES IN SCHEMA async, flow TO flow_user, flow_monitor;
-REVOKE SELECT ON async.target, async.control, async.claim, async.server_log FROM flow_user, flow_monitor;
+REVOKE SELECT ON async.target, async.control, async.claim, async.server_log, async.store, async.task_secret, async.decision
+  FROM flow_user, flow_monitor;
 GRANT SELECT ON async.claim, async.server_log TO flow_monitor;
-GRANT SELECT ON async.target, async.control TO flow_admin;  -- a connection string may hold a password
-GRANT SELECT (target, kind, max_concurrency, asynchronous_finish, default_timeout, concurrency_track_yielded)
+GRANT SELECT ON async.target, async.control, async.store TO flow_admin;  -- a connection string may hold a password
+GRANT SELECT (target, kind, max_concurrency, asynchronous_finish, default_timeout, concurrency_track_yielded, server, owner)
   ON async.target TO flow_user, flow_monitor;
 GRANT SELECT (only_row, workers, self_target, self_concurrency, default_timeout, default_concurrency_pool_workers,
   task_keep_duration, advisory_mutex_id, debug_log, paused)

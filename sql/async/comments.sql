@@ -25,6 +25,8 @@ COMMENT ON COLUMN async.engine_state.only_row IS 'Always true: there is one row.
 COMMENT ON COLUMN async.engine_state.system_identifier IS 'With database_oid: where this database was when its work last ran; null: never. See async.adopt.';
 COMMENT ON COLUMN async.engine_state.database_oid IS 'See system_identifier.';
 COMMENT ON COLUMN async.engine_state.clean_stop IS 'Whether the dispatcher last stopped in order; false while it runs and after a crash.';
+COMMENT ON COLUMN async.engine_state.engine_id IS
+  'Names this engine to servers elsewhere for as long as its task ids mean the same; async.adopt makes a new one.';
 COMMENT ON COLUMN async.engine_state.next_low IS
   'The next value of open_low, once the transactions in next_writers have ended.';
 COMMENT ON COLUMN async.engine_state.next_writers IS
@@ -33,9 +35,13 @@ COMMENT ON COLUMN async.engine_state.open_low IS 'Every task with a lower id has
 
 COMMENT ON TABLE async.target IS 'Where tasks run; configured with async.configure. "local" is this database and always there.';
 COMMENT ON COLUMN async.target.target IS 'Its name.';
-COMMENT ON COLUMN async.target.kind IS 'local: workers of this database; external: clients take tasks with async.get_tasks; postgres: another server.';
+COMMENT ON COLUMN async.target.kind IS
+  'local: workers of this database; external: clients take tasks with async.get_tasks; postgres, clickhouse, http: sent there.';
+COMMENT ON COLUMN async.target.server IS 'A foreign server: its options and those of the user mapping of a task''s role (else of PUBLIC) lead there.';
+COMMENT ON COLUMN async.target.options IS 'Keys of its kind: docs/targets. Admins only.';
+COMMENT ON COLUMN async.target.owner IS 'The role that configured it. If that is no superuser, its connections must use a password.';
 COMMENT ON COLUMN async.target.max_concurrency IS 'Size of its own pool: how many of its tasks run at once.';
-COMMENT ON COLUMN async.target.connection_string IS 'libpq connection string, may hold a password. Admins only.';
+COMMENT ON COLUMN async.target.connection_string IS 'A libpq connection string, may hold a password. Admins only.';
 COMMENT ON COLUMN async.target.asynchronous_finish IS 'A call that returns leaves its task yielded, until async.finish or flow.finish.';
 COMMENT ON COLUMN async.target.default_timeout IS 'Time-out of its tasks that have none of their own; null: control''s.';
 COMMENT ON COLUMN async.target.concurrency_track_yielded IS 'A yielded task keeps its place in the pool.';
@@ -56,6 +62,9 @@ COMMENT ON COLUMN async.task.entered IS 'When it was pushed.';
 COMMENT ON COLUMN async.task.consumed IS 'Start of the attempt that ended it, yielded it or put it off; null while the first one runs.';
 COMMENT ON COLUMN async.task.first_consumed IS 'Start of the first attempt: the clock of its time-out.';
 COMMENT ON COLUMN async.task.yielded IS 'Since when somebody else works on it: an asynchronous call or a client''s lease.';
+COMMENT ON COLUMN async.task.unsure IS 'Its last attempt may have run elsewhere: that is looked up before it runs again.';
+COMMENT ON COLUMN async.task.intention IS 'How often it was restarted by somebody; retries do not count.';
+COMMENT ON COLUMN async.task.options IS 'Outside flows: parameters, settings, tier, request, result.';
 COMMENT ON COLUMN async.task.processed IS 'When it ended; null: open.';
 COMMENT ON COLUMN async.task.finish_status IS 'How it ended.';
 COMMENT ON COLUMN async.task.failed IS 'True: ended other than FINISHED.';

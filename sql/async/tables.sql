@@ -48,6 +48,7 @@ CREATE TABLE async.engine_state (
   system_identifier BIGINT,         -- with database_oid: where this database was when its work last ran (see async.adopt)
   database_oid      OID,
   clean_stop        BOOL NOT NULL DEFAULT true,
+  engine_id         UUID NOT NULL DEFAULT gen_random_uuid(),  -- who asks, for servers elsewhere: see async.adopt
   open_low          BIGINT NOT NULL DEFAULT 0,  -- every task below it has ended
   next_low          BIGINT,         -- the next value of open_low, when these transactions have ended
   next_writers      TEXT[]
@@ -56,12 +57,15 @@ INSERT INTO async.engine_state DEFAULT VALUES;
 
 CREATE TABLE async.target (
   target                    TEXT PRIMARY KEY,
-  kind                      TEXT NOT NULL DEFAULT 'local' CHECK (kind IN ('local', 'external', 'postgres')),
+  kind                      TEXT NOT NULL DEFAULT 'local',  -- local, external, or a kind of the executor
   max_concurrency           INT NOT NULL DEFAULT 8 CHECK (max_concurrency > 0),
   connection_string         TEXT,
   asynchronous_finish       BOOL NOT NULL DEFAULT false,
   default_timeout           INTERVAL,
-  concurrency_track_yielded BOOL NOT NULL DEFAULT false
+  concurrency_track_yielded BOOL NOT NULL DEFAULT false,
+  server                    TEXT,                           -- a foreign server: its options and a user mapping's
+  options                   JSONB NOT NULL DEFAULT '{}',
+  owner                     NAME NOT NULL DEFAULT current_user
 );
 
 CREATE TABLE async.concurrency_pool (
@@ -103,7 +107,10 @@ CREATE TABLE async.task (
   manual_timeout      INTERVAL,
   source              TEXT,
   query               TEXT,                       -- null for a task of a flow: its routine is in the definition
-  task_data           JSONB                       -- of a step: its arguments
+  task_data           JSONB,                      -- of a step: its arguments
+  unsure              BOOL NOT NULL DEFAULT false,-- the last attempt may have run elsewhere: looked up before the next
+  intention           INT NOT NULL DEFAULT 0,     -- counts restarts: what a receiver tells repetitions from
+  options             JSONB                       -- outside flows: parameters, settings, tier, request, result
 ) WITH (fillfactor = 45);  -- room for every row's second version, also while a snapshot keeps the first
 
 -- Marks that precede starts: one row a batch that a worker was handed. Rows of batches that have ended are deleted.

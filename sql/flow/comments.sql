@@ -74,6 +74,11 @@ COMMENT ON COLUMN flow.definition_node.step_timeout IS
 COMMENT ON COLUMN flow.definition_node.on_partial_fail IS
   'After a crash a task that had committed a part fails instead of running again.';
 COMMENT ON COLUMN flow.definition_node.count_parents IS 'Number of its parents.';
+COMMENT ON COLUMN flow.definition_node.query IS 'What the node''s own task runs instead of a routine.';
+COMMENT ON COLUMN flow.definition_node.step_query IS 'What its steps run.';
+COMMENT ON COLUMN flow.definition_node.query_routine IS 'A function of this database that returns the query, as configured.';
+COMMENT ON COLUMN flow.definition_node.query_routine_resolved IS 'The same, schema-qualified.';
+COMMENT ON COLUMN flow.definition_node.options IS 'parameters, settings, tier, request, result: those that are given.';
 COMMENT ON COLUMN flow.definition_node.steps IS 'Its static steps: an array of objects; null: none.';
 
 COMMENT ON TABLE flow.definition_edge IS 'The dependencies of each version.';

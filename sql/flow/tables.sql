@@ -48,6 +48,11 @@ CREATE TABLE flow.definition_node (
   on_partial_fail         BOOL NOT NULL DEFAULT false,
   count_parents           INT NOT NULL,
   steps                   JSONB,                   -- static steps: an array of objects, or null
+  query                   TEXT,                    -- of the node's own task: what is run instead of a routine
+  step_query              TEXT,
+  query_routine           TEXT,                    -- a function of this database that returns the query, as configured
+  query_routine_resolved  TEXT,
+  options                 JSONB,                   -- parameters, settings, tier, request, result: those that are given
   UNIQUE (definition_id, node)
 );
 -- The key is the newest index: where statistics say that the table is empty, the planner takes the newest of equals.

@@ -1,0 +1,141 @@
+//! Where what a query returns goes: nowhere, into the dispatcher's hands (small), to a local worker, or to an object store.
+//!
+//! Two ways in: `Rows` takes typed rows and writes any format; `Stream` takes bytes that are in the wanted format already
+//! (ClickHouse writes Parquet itself) and only stores them. Either holds a bounded amount of memory, whatever the size of
+//! the result, and leaves nothing behind unless `close` succeeds.
+
+mod object;
+mod rows;
+
+pub use object::{delete, read, signed_url, Stream};
+pub use rows::Rows;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use crate::job::Secret;
+
+/// An object store, as an administrator configured it.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    pub name: String,
+    /// `file:///dir`, `s3://bucket/prefix`, `az://container/prefix`, `gs://bucket/prefix`. No credentials in it.
+    pub url: String,
+    /// Options by the names that `object_store` knows (`aws_access_key_id`, `endpoint`, …), with or without the prefix.
+    pub options: BTreeMap<String, Secret>,
+}
+
+/// Formats of stored results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Parquet,
+    Csv,
+    /// JSON lines: an object a row.
+    Json,
+    /// The Arrow IPC stream format.
+    Arrow,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    #[default]
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// What is to be done with what a query returns.
+#[derive(Clone, Debug, Default)]
+pub enum Keep {
+    #[default]
+    Nothing,
+    /// Given back with the ending, as JSON rows; more than this is a failure that says so.
+    Inline { max_rows: u64, max_bytes: u64 },
+    /// Stored under `path` (relative to the store's prefix; the extension of the file is in it).
+    Object { store: Arc<Store>, path: String, format: Format, compression: Compression },
+    /// The other side writes the object itself: only kinds that can.
+    Export { store: Arc<Store>, path: String, format: Format, compression: Compression },
+    /// Handed to somebody on this server, who writes them into a table: batches of rows through a bounded channel. What
+    /// follows the last batch is the ending.
+    Worker(mpsc::Sender<Batch>),
+}
+
+impl Keep {
+    /// The options of the store, if there is one: credentials among them.
+    pub(crate) fn store_options(&self) -> impl Iterator<Item = (&String, &Secret)> {
+        let store = match self {
+            Keep::Object { store, .. } | Keep::Export { store, .. } => Some(store),
+            _ => None,
+        };
+        store.into_iter().flat_map(|store| store.options.iter())
+    }
+}
+
+/// What a worker gets: the columns once, then rows.
+#[derive(Clone, Debug)]
+pub enum Batch {
+    Columns(Vec<Column>),
+    Rows(Vec<Vec<Value>>),
+}
+
+/// A column of a result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    /// The type as the source calls it: `Nullable(UInt64)`, `timestamp with time zone`.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// What the values are, in terms every format and Postgres can hold.
+    pub shape: Shape,
+}
+
+/// What the values of a column are. How each comes as JSON is said with it; NULL is `null` everywhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// `true` or `false`.
+    Bool,
+    /// A JSON number that fits 64 bits with sign.
+    Int,
+    /// A JSON number; not-a-number and infinities are the strings `NaN`, `Infinity`, `-Infinity`.
+    Float,
+    /// A string of digits: integers beyond 64 bits and decimals (digits behind the point; none: arbitrary).
+    Decimal {
+        scale: Option<u8>,
+    },
+    /// A string.
+    Text,
+    /// A string: hexadecimal digits.
+    Bytes,
+    /// `2026-11-20`.
+    Date,
+    /// Without a zone: `2026-11-20T12:30:00.123456`.
+    Timestamp,
+    /// In UTC: `2026-11-20T12:30:00.123456Z`.
+    TimestampTz,
+    Uuid,
+    /// Any JSON value.
+    Json,
+    /// A JSON array of values of that shape.
+    Array(Box<Shape>),
+}
+
+/// What was kept.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// The URL of the object, without credentials.
+    pub location: Option<String>,
+    pub format: Option<Format>,
+    pub compression: Compression,
+    pub rows: Option<u64>,
+    pub bytes: Option<u64>,
+    pub columns: Vec<Column>,
+    /// Of an inline result: the rows.
+    pub content: Option<Vec<Map<String, Value>>>,
+}

@@ -1,0 +1,429 @@
+//! The executor: one thread that runs every job, with bounded channels to and from whoever hands them in.
+//!
+//! Must never be handed more than it has places for: `run` refuses then, and the caller keeps the job. What is reported is
+//! masked: no secret of a job leaves here in a message.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::job::{Ending, Failure, Job, Target};
+use crate::kind::{Context, Kind, Progress, STOP_GRACE};
+use crate::results::{self, Store};
+
+/// How often kinds may close what idles.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// What is told while a job runs.
+pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+
+enum Command {
+    Run(Box<Job>, OnProgress),
+    Stop { task_id: i64, attempt: i32 },
+    Errand(Errand),
+    End,
+}
+
+/// Small work beside jobs.
+#[derive(Clone, Debug)]
+pub enum Errand {
+    /// Whether a target that was down is there again.
+    Probe(Arc<Target>),
+    /// Deletes objects of a store: (id, path). One that is not there any more counts as deleted.
+    Delete { store: Arc<Store>, objects: Vec<(i64, String)> },
+}
+
+/// What the executor has to say.
+#[derive(Debug)]
+pub enum Report {
+    Ended {
+        task_id: i64,
+        attempt: i32,
+        ending: Ending,
+        /// With `Ending::Stopped`: because the time was up.
+        timed_out: bool,
+        took: Duration,
+    },
+    Probed {
+        target: Arc<Target>,
+        outcome: Result<(), Failure>,
+    },
+    /// Deleted ids, and those that could not be, with the reason.
+    Deleted {
+        ids: Vec<i64>,
+        kept: Vec<(i64, String)>,
+    },
+}
+
+/// The handle of the executor's thread.
+pub struct Executor {
+    commands: mpsc::Sender<Command>,
+    reports: mpsc::Receiver<Report>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Executor {
+    /// Starts the thread. At most `places` jobs are in flight; `wake` is called, on the executor's threads, when there is
+    /// something to take with `next`. The caller has blocked every signal that these threads must not handle.
+    pub fn start(
+        kinds: Vec<Box<dyn Kind>>,
+        places: usize,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> std::io::Result<Executor> {
+        // Room for a job and a stop of each place, and for errands.
+        let (commands, inbox) = mpsc::channel(places * 2 + 64);
+        let (outbox, reports) = mpsc::channel(places + 64);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+        let thread = std::thread::Builder::new().name("pgflow executor".into()).spawn(move || {
+            let kinds = kinds.into_iter().map(|kind| (kind.name(), Arc::from(kind))).collect();
+            let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
+            runtime.block_on(serve(inbox, Outbox { reports: outbox, wake }, kinds));
+            runtime.shutdown_timeout(Duration::from_millis(200));
+        })?;
+        Ok(Executor { commands, reports, thread: Some(thread) })
+    }
+
+    /// Hands a job over. Gives it back when there is no room or the thread is gone.
+    pub fn run(&self, job: Job, progress: OnProgress) -> Result<(), Box<Job>> {
+        self.commands.try_send(Command::Run(Box::new(job), progress)).map_err(|error| match error.into_inner() {
+            Command::Run(job, _) => job,
+            _ => unreachable!("what was sent comes back"),
+        })
+    }
+
+    /// Has a job stopped; it is reported as any other. False: there is no room now, ask again.
+    pub fn stop(&self, task_id: i64, attempt: i32) -> bool {
+        self.commands.try_send(Command::Stop { task_id, attempt }).is_ok()
+    }
+
+    /// False: there is no room now, ask again.
+    pub fn errand(&self, errand: Errand) -> bool {
+        self.commands.try_send(Command::Errand(errand)).is_ok()
+    }
+
+    /// What has been reported and not been taken; never waits.
+    pub fn next(&mut self) -> Option<Report> {
+        self.reports.try_recv().ok()
+    }
+
+    /// Whether something can be taken.
+    pub fn has_report(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
+    /// Whether the thread has ended by itself, which it must not.
+    pub fn is_gone(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Stops every job and ends the thread; waits at most `patience`.
+    pub fn end(&mut self, patience: Duration) {
+        let _ = self.commands.try_send(Command::End);
+        let until = Instant::now() + patience;
+        while let Some(thread) = self.thread.take() {
+            if thread.is_finished() {
+                let _ = thread.join();
+            } else if Instant::now() < until {
+                // Reports are taken, so that none is waited for.
+                while self.next().is_some() {}
+                self.thread = Some(thread);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Outbox {
+    reports: mpsc::Sender<Report>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Outbox {
+    async fn put(&self, report: Report) {
+        if self.reports.send(report).await.is_ok() {
+            (self.wake)();
+        }
+    }
+}
+
+type Kinds = HashMap<&'static str, Arc<dyn Kind>>;
+
+async fn serve(mut inbox: mpsc::Receiver<Command>, outbox: Outbox, kinds: Kinds) {
+    let mut running: HashMap<(i64, i32), CancellationToken> = HashMap::new();
+    let (ended, mut ends) = mpsc::unbounded_channel::<(i64, i32)>(); // bounded by the jobs in flight
+    let mut kept_open = false;
+    let mut tidy = tokio::time::interval(TIDY);
+    tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = inbox.recv() => match command {
+                Some(Command::Run(job, progress)) => {
+                    let stop = CancellationToken::new();
+                    running.insert((job.task_id, job.attempt), stop.clone());
+                    let context = Context { stop, progress };
+                    tokio::spawn(attempt(kinds.get(job.target.kind.as_str()).cloned(), job, context, outbox.clone(), ended.clone()));
+                }
+                Some(Command::Stop { task_id, attempt }) => {
+                    if let Some(stop) = running.get(&(task_id, attempt)) {
+                        stop.cancel();
+                    }
+                }
+                Some(Command::Errand(errand)) => {
+                    tokio::spawn(run_errand(errand, kinds.clone(), outbox.clone()));
+                }
+                Some(Command::End) | None => break,
+            },
+            Some(end) = ends.recv() => {
+                running.remove(&end);
+                kept_open = true;
+            }
+            // An idle executor with nothing open sleeps.
+            _ = tidy.tick(), if kept_open || !running.is_empty() => {
+                kept_open = false;
+                for kind in kinds.values() {
+                    kept_open |= kind.tidy().await;
+                }
+            }
+        }
+    }
+    for stop in running.values() {
+        stop.cancel();
+    }
+    let all = async {
+        while !running.is_empty() {
+            match ends.recv().await {
+                Some(end) => running.remove(&end),
+                None => break,
+            };
+        }
+    };
+    let _ = tokio::time::timeout(STOP_GRACE, all).await;
+}
+
+/// One attempt from its start to its report.
+async fn attempt(
+    kind: Option<Arc<dyn Kind>>,
+    job: Box<Job>,
+    context: Context,
+    outbox: Outbox,
+    ended: mpsc::UnboundedSender<(i64, i32)>,
+) {
+    let from = Instant::now();
+    let (ending, timed_out) = match kind {
+        Some(kind) => drive(kind.as_ref(), &job, &context).await,
+        None => (Ending::Failed(Failure::new(format!("there is no kind of target {}", job.target.kind))), false),
+    };
+    let ending = masked(&job, ending);
+    let (task_id, attempt) = (job.task_id, job.attempt);
+    // Connections that a dropped future held are closed before anybody hears of the end.
+    drop(job);
+    outbox.put(Report::Ended { task_id, attempt, ending, timed_out, took: from.elapsed() }).await;
+    let _ = ended.send((task_id, attempt));
+}
+
+/// Runs a job within its time and stops it when asked to. The second value: whether its time was up.
+async fn drive(kind: &dyn Kind, job: &Job, context: &Context) -> (Ending, bool) {
+    let run = AssertUnwindSafe(kind.run(job, context)).catch_unwind().map(|ending| {
+        ending.unwrap_or_else(|panic| {
+            let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+            let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Ending::Failed(Failure::new(format!("internal error of pgflow's executor: {what}")))
+        })
+    });
+    tokio::pin!(run);
+    let limit = job.time_limit;
+    let time_is_up = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let timed_out = tokio::select! {
+        ending = &mut run => return (ending, false),
+        _ = time_is_up => true,
+        _ = context.stop.cancelled() => false,
+    };
+    context.stop.cancel();
+    let ending = tokio::time::timeout(STOP_GRACE, run).await.unwrap_or(Ending::Stopped);
+    (ending, timed_out)
+}
+
+fn masked(job: &Job, ending: Ending) -> Ending {
+    let clean = |failure: Failure| Failure {
+        code: failure.code,
+        message: job.masked(&failure.message),
+        detail: failure.detail.map(|d| job.masked(&d)),
+        hint: failure.hint.map(|h| job.masked(&h)),
+    };
+    match ending {
+        Ending::Finished(mut done) => {
+            for notice in &mut done.notices {
+                notice.message = job.masked(&notice.message);
+            }
+            Ending::Finished(done)
+        }
+        Ending::Failed(failure) => Ending::Failed(clean(failure)),
+        Ending::Again { failure, after, down } => Ending::Again { failure: clean(failure), after, down },
+        Ending::Lost(failure) => Ending::Lost(clean(failure)),
+        Ending::Stopped => Ending::Stopped,
+    }
+}
+
+async fn run_errand(errand: Errand, kinds: Kinds, outbox: Outbox) {
+    match errand {
+        Errand::Probe(target) => {
+            let outcome = match kinds.get(target.kind.as_str()) {
+                Some(kind) => kind.probe(&target).await,
+                None => Ok(()),
+            };
+            let job = Job { target: target.clone(), ..Job::default() };
+            let outcome = outcome.map_err(|f| Failure { message: job.masked(&f.message), ..f });
+            outbox.put(Report::Probed { target, outcome }).await;
+        }
+        Errand::Delete { store, objects } => {
+            let (ids, kept) = results::delete(&store, objects).await;
+            outbox.put(Report::Deleted { ids, kept }).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use async_trait::async_trait;
+    use serde_json::{Map, Value};
+
+    use super::*;
+    use crate::job::{Done, Secret};
+    use crate::kind::{Fault, Needs};
+
+    /// Does what the query says.
+    struct Puppet;
+
+    #[async_trait]
+    impl Kind for Puppet {
+        fn name(&self) -> &'static str {
+            "puppet"
+        }
+        fn check_target(&self, _: &Target) -> Vec<Fault> {
+            Vec::new()
+        }
+        fn check_options(&self, _: &Map<String, Value>) -> Vec<Fault> {
+            Vec::new()
+        }
+        fn needs(&self) -> Needs {
+            Needs::Query
+        }
+        async fn run(&self, job: &Job, context: &Context) -> Ending {
+            match job.work.query.as_deref().unwrap_or_default() {
+                "panic" => panic!("with hunter22"),
+                "obey" => {
+                    context.stop.cancelled().await;
+                    Ending::Stopped
+                }
+                "disobey" => std::future::pending().await,
+                "sleep" => {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    Ending::Finished(Done::default())
+                }
+                _ => Ending::Failed(Failure::new("no: hunter22").detail("hunter22 too")),
+            }
+        }
+        async fn probe(&self, _: &Target) -> Result<(), Failure> {
+            Err(Failure::new("hunter22 is refused"))
+        }
+    }
+
+    fn job(task_id: i64, query: &str, limit: Option<Duration>) -> Job {
+        let target = Target {
+            kind: "puppet".into(),
+            connection_string: Some(Secret::new("host=h password=hunter22")),
+            ..Target::default()
+        };
+        let work = crate::job::Work { query: Some(query.into()), ..Default::default() };
+        Job { task_id, attempt: 1, target: Arc::new(target), work, time_limit: limit, ..Job::default() }
+    }
+
+    fn executor() -> (Executor, Arc<AtomicUsize>) {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let counted = wakes.clone();
+        let executor = Executor::start(vec![Box::new(Puppet)], 600, move || {
+            counted.fetch_add(1, SeqCst);
+        });
+        (executor.unwrap(), wakes)
+    }
+
+    fn run(executor: &Executor, job: Job) {
+        executor.run(job, Arc::new(|_| {})).unwrap();
+    }
+
+    /// Waits for a report.
+    fn next(executor: &mut Executor) -> Report {
+        for _ in 0..4000 {
+            if let Some(report) = executor.next() {
+                return report;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("no report");
+    }
+
+    #[test]
+    fn no_secret_leaves_in_a_failure_a_panic_or_a_probe() {
+        let (mut executor, wakes) = executor();
+        run(&executor, job(1, "fail", None));
+        run(&executor, job(2, "panic", None));
+        executor.errand(Errand::Probe(job(3, "", None).target));
+        for _ in 0..3 {
+            let report = format!("{:?}", next(&mut executor));
+            assert!(report.contains("***") && !report.contains("hunter22"), "{report}");
+        }
+        assert!(wakes.load(SeqCst) >= 3);
+    }
+
+    #[test]
+    fn a_job_that_obeys_stops_at_once_and_one_that_does_not_is_dropped() {
+        let (mut executor, _) = executor();
+        run(&executor, job(1, "obey", None));
+        assert!(executor.stop(1, 1));
+        assert!(matches!(next(&mut executor), Report::Ended { ending: Ending::Stopped, timed_out: false, .. }));
+        run(&executor, job(2, "obey", Some(Duration::from_millis(20))));
+        assert!(matches!(next(&mut executor), Report::Ended { ending: Ending::Stopped, timed_out: true, .. }));
+        run(&executor, job(3, "disobey", Some(Duration::from_millis(20))));
+        match next(&mut executor) {
+            Report::Ended { ending: Ending::Stopped, timed_out: true, took, .. } => assert!(took >= STOP_GRACE),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn hundreds_are_in_flight_at_once() {
+        let (mut executor, _) = executor();
+        let from = Instant::now();
+        for id in 0..500 {
+            run(&executor, job(id, "sleep", None));
+        }
+        for _ in 0..500 {
+            assert!(matches!(next(&mut executor), Report::Ended { ending: Ending::Finished(_), .. }));
+        }
+        assert!(from.elapsed() < Duration::from_secs(75), "one after the other takes 150 s");
+        executor.end(Duration::from_secs(10));
+    }
+
+    #[test]
+    fn an_end_stops_what_runs() {
+        let (mut executor, _) = executor();
+        run(&executor, job(1, "obey", None));
+        executor.end(Duration::from_secs(10));
+        assert!(executor.is_gone());
+        assert!(executor.run(job(2, "sleep", None), Arc::new(|_| {})).is_err());
+    }
+}
