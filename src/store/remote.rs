@@ -1,9 +1,11 @@
 //! What the dispatcher reads and writes about tasks that run somewhere else. Nothing here may call a user's code.
 #![allow(unsafe_code)]
 
+use pgflow_executor::bridge::{Broken, BrokenKind};
 use pgrx::{pg_sys, JsonB};
 
 use super::{arg, run, Arg};
+use crate::engine::own_task::Attempt;
 
 /// A task that is to be sent.
 pub struct Outgoing {
@@ -150,6 +152,24 @@ pub fn end_attempts(ends: &[End]) -> Vec<(i64, String)> {
         ],
     );
     (0..rows.len).filter_map(|r| Some((rows.get(r, 1)?, rows.get(r, 2)?))).collect()
+}
+
+/// An attempt of a worker that needed something elsewhere and did not get it.
+pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option<String> {
+    let rows = run(c"SELECT crashes FROM async.task WHERE task_id = $1", &[arg(a.task_id)]);
+    let tries = rows.one::<i32>().unwrap_or(0);
+    let pause = broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
+    let end = End {
+        task_id: a.task_id,
+        attempt: a.attempt,
+        started,
+        word: if broken.kind == BrokenKind::Lost { "lost" } else { "again" },
+        error: Some(error),
+        delay: Some(pause),
+        // One that cannot be reached is waited for.
+        max_attempts: if broken.kind == BrokenKind::Down { i32::MAX } else { 5 },
+    };
+    end_attempts(&[end]).pop().map(|(_, word)| word)
 }
 
 /// Notes what an attempt left behind.

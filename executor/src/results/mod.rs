@@ -127,7 +127,7 @@ pub enum Shape {
 }
 
 /// What was kept.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     /// The URL of the object, without credentials.
     pub location: Option<String>,

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::*;
 
 use pgflow_core::queue::{Place, State};
-use pgflow_executor::job::Ending;
+use pgflow_executor::bridge::Offer;
+use pgflow_executor::job::{Ending, Failure};
 use pgflow_executor::runner::Report;
 
 use super::remote::Landed;
@@ -38,6 +39,8 @@ impl Dispatcher {
                     self.remote.note_down(target, &failure.message);
                 }
                 Report::Deleted { ids, kept } => results::deleted(ids, kept),
+                Report::Wanted { task_id, attempt, pid } => self.offer(task_id, attempt, pid),
+                Report::Deaf(why) => pgrx::warning!("pgflow: workers cannot reach the executor: {why}"),
                 Report::Ended { .. } => {}
             }
         }
@@ -88,6 +91,16 @@ impl Dispatcher {
         self.remind(next, Due::Look);
         self.queue.requeue(l.task_id, l.attempt);
         None
+    }
+
+    /// A worker needs the executor for the task it runs. Only the worker that was handed it is answered.
+    fn offer(&mut self, task_id: i64, attempt: i32, pid: i32) {
+        let offer = if self.slots.runs(pid, task_id, attempt) {
+            self.remote.offer(task_id, attempt)
+        } else {
+            Err("it is not this process that runs the task".to_owned())
+        };
+        self.remote.answer(task_id, attempt, offer.unwrap_or_else(|why| Offer::Refuse(Failure::new(why))));
     }
 
     fn queue_learns(&mut self, l: &Landed) {

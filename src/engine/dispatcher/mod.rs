@@ -240,6 +240,9 @@ impl Dispatcher {
             self.rebuild();
         }
         let events = self.take_events();
+        if self.database.wants_executor.swap(false, AcqRel) {
+            self.remote.listen();
+        }
         let reports = self.take_reports();
         let left = self.reap();
         let due = self.take_due();
@@ -378,7 +381,7 @@ impl Dispatcher {
                 self.queue.wait(task_id, attempt + 1);
                 self.touched.push(task_id);
             }
-            Outcome::Stale => {
+            Outcome::Stale | Outcome::Prepared => {
                 self.queue.wait(task_id, attempt);
                 self.touched.push(task_id);
             }

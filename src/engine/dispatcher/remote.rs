@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use pgflow_core::queue::{Key, Place};
+use pgflow_core::queue::Key;
+use pgflow_executor::bridge::Offer;
 use pgflow_executor::job::{Arguments, Ending, Failure, Job, Secret, Target, Work};
 use pgflow_executor::kind::Progress;
 use pgflow_executor::kinds;
@@ -20,7 +21,7 @@ use serde_json::{Map, Value};
 
 use super::pools::Pools;
 use crate::engine::process;
-use crate::engine::shmem::{shared, Database, Remote as Shown};
+use crate::engine::shmem::{shared, Database, Remote as Shown, Worker};
 use crate::settings;
 use crate::store::remote::{self as store, Outgoing};
 
@@ -83,6 +84,7 @@ pub struct Remote {
     down: HashMap<String, Down>,
     /// Stops that found no room.
     stops: Vec<(i64, i32)>,
+    listening: bool,
 }
 
 /// An attempt that was reported, and what is known of it.
@@ -130,6 +132,7 @@ impl Remote {
             prepared: Vec::new(),
             down: HashMap::new(),
             stops: Vec::new(),
+            listening: false,
         }
     }
 
@@ -166,7 +169,7 @@ impl Remote {
         finished_claims: &mut Vec<i64>,
     ) -> (Vec<Landed>, Vec<Report>) {
         let (mut landed, mut others) = (Vec::new(), Vec::new());
-        while let Some(report) = self.executor.as_mut().and_then(Executor::next) {
+        while let Some(report) = self.executor.as_mut().and_then(Executor::take) {
             match report {
                 Report::Ended { task_id, attempt, ending, timed_out, took } => {
                     if self.flying.get(&task_id).is_some_and(|f| f.attempt == attempt) {
@@ -180,6 +183,7 @@ impl Remote {
             // It must not end by itself. What it had is lost; another one is started.
             pgrx::warning!("pgflow: the executor's thread has ended; this is a bug of pgflow");
             self.executor = None;
+            self.listening = false;
             for task_id in self.flying.keys().copied().collect::<Vec<_>>() {
                 let ending = Ending::Lost(Failure::new("the executor's thread has ended"));
                 landed.extend(self.land(task_id, ending, false, Duration::ZERO, pools, finished_claims));
@@ -381,6 +385,41 @@ impl Remote {
         (next, given_up)
     }
 
+    /// Listens to workers that need the executor.
+    pub fn listen(&mut self) {
+        if self.executor.is_none() {
+            self.executor = self.start();
+        }
+        if let (false, Some(executor)) = (self.listening, &self.executor) {
+            self.listening = executor.listen(crate::engine::bridge::socket(self.database.oid.load(Acquire)));
+        }
+    }
+
+    /// What a worker's task is to be: a job of its own target, or rows of its own to be kept.
+    pub fn offer(&mut self, task_id: i64, attempt: i32) -> Result<Offer, String> {
+        if self.engine_id.is_empty() {
+            self.engine_id = store::engine_id();
+        }
+        let outgoing = store::outgoing(vec![task_id]).pop().filter(|o| o.attempt == attempt);
+        let Some(mut outgoing) = outgoing else { return Err("the task has ended".to_owned()) };
+        // The worker watches the time.
+        outgoing.time_left = None;
+        let target = read_target(&outgoing.target, &outgoing.role)?;
+        let is_here = target.kind == "local";
+        let job = Box::new(job(&self.engine_id, target, &outgoing)?);
+        if is_here {
+            return Ok(Offer::Store(job));
+        }
+        let shown = shared().workers().iter().find(|w| w.task_id.load(Acquire) == task_id);
+        Ok(Offer::Fetch(job, shown.map_or_else(nobody, |w| progress_in(w, task_id))))
+    }
+
+    pub fn answer(&self, task_id: i64, attempt: i32, offer: Offer) {
+        if let Some(executor) = &self.executor {
+            executor.answer(task_id, attempt, offer);
+        }
+    }
+
     pub fn errand(&self, errand: Errand) -> bool {
         self.executor.as_ref().is_some_and(|e| e.errand(errand))
     }
@@ -436,6 +475,19 @@ fn progress_to(shown: usize, task_id: i64) -> OnProgress {
                 place.rows.store(progress.rows, Release);
                 place.bytes.store(progress.bytes, Release);
                 place.total_rows.store(progress.total_rows, Release);
+            }
+        });
+    })
+}
+
+/// The same for a task that a worker of ours has in its hands.
+fn progress_in(worker: &'static Worker, task_id: i64) -> OnProgress {
+    Arc::new(move |progress: Progress| {
+        attached(|| {
+            if worker.task_id.load(Acquire) == task_id {
+                worker.done.store((progress.rows as f64).to_bits(), Release);
+                let total = if progress.total_rows > 0 { progress.total_rows as f64 } else { f64::NAN };
+                worker.total.store(total.to_bits(), Release);
             }
         });
     })
