@@ -111,12 +111,19 @@ COMMENT ON VIEW async.v_task_log IS
 
 CREATE VIEW async.v_target WITH (security_invoker = true) AS
 SELECT t.target, t.kind, t.max_concurrency, t.asynchronous_finish, t.default_timeout, t.concurrency_track_yielded,
-       coalesce(p.running, 0) AS active_workers, coalesce(p.waiting, 0) AS waiting
+       coalesce(p.running, 0) AS active_workers, coalesce(p.waiting, 0) AS waiting,
+       t.server, t.owner, async.target_options(t.target) AS options
   FROM async.target t
   LEFT JOIN async.pool_use() p ON p.concurrency_pool = t.target
  ORDER BY t.target;
 COMMENT ON VIEW async.v_target IS
-  'The targets, without their connection strings. active_workers, waiting: tasks in the target''s own pool, whoever''s they are.';
+  'The targets, without their connection strings and without credentials among their options. active_workers, waiting: tasks in the target''s own pool, whoever''s they are.';
+
+CREATE VIEW async.v_store WITH (security_invoker = true) AS
+SELECT s.store, s.url, s.server, s.owner, s.keep_for, async.store_options(s.store) AS options
+  FROM async.store s
+ ORDER BY s.store;
+COMMENT ON VIEW async.v_store IS 'The stores, without credentials.';
 
 CREATE VIEW async.v_target_status WITH (security_invoker = true) AS
 SELECT k.target,
