@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString};
 
 use pgflow_executor::bridge::Frame;
 use pgflow_executor::job::Notice;
-use pgflow_executor::results::{Column, Kept, ResultSpec, Shape};
+use pgflow_executor::results::{Column, Kept, ResultSpec, ResultTo, Shape};
 use pgrx::{pg_sys, FromDatum, IntoDatum, PgSqlErrorCode};
 use serde_json::{Map, Value};
 
@@ -19,11 +19,12 @@ const BATCH: i64 = 500;
 
 /// Takes the rows of a task's own target elsewhere into the table that its result is to be.
 pub fn fetch(attempt: Attempt, spec: &ResultSpec) -> (Kept, Vec<Notice>) {
+    let ResultTo::Table { table: wanted, create, truncate } = &spec.to else { return Default::default() };
     let mut line = Line::open(attempt);
     let mut table = None;
     loop {
         match line.receive() {
-            Frame::Columns(columns) => table = Some(Table::open(spec, columns)),
+            Frame::Columns(columns) => table = Some(Table::open(wanted, *create, *truncate, columns)),
             Frame::Rows(rows) => {
                 if let Some(table) = &mut table {
                     table.write(rows);
@@ -40,11 +41,11 @@ pub fn fetch(attempt: Attempt, spec: &ResultSpec) -> (Kept, Vec<Notice>) {
 
 /// Runs a query that returns rows, and keeps them.
 pub fn keep_query(attempt: Attempt, query: &str, spec: &ResultSpec) -> Kept {
-    match spec.to.as_str() {
-        "table" => {
+    match &spec.to {
+        ResultTo::Table { table: wanted, create, truncate } => {
             let mut table = None;
             each_batch(query, |part| match part {
-                Part::Columns(columns) => table = Some(Table::open(spec, columns)),
+                Part::Columns(columns) => table = Some(Table::open(wanted, *create, *truncate, columns)),
                 Part::Rows(rows) => {
                     if let Some(table) = &mut table {
                         table.write(rows);
@@ -53,7 +54,7 @@ pub fn keep_query(attempt: Attempt, query: &str, spec: &ResultSpec) -> Kept {
             });
             table.map_or_else(Kept::default, Table::close)
         }
-        "inline" => {
+        ResultTo::Inline { max_rows, max_bytes, .. } => {
             let mut kept = Kept::default();
             let (mut content, mut bytes) = (Vec::new(), 0);
             each_batch(query, |part| match part {
@@ -61,8 +62,8 @@ pub fn keep_query(attempt: Attempt, query: &str, spec: &ResultSpec) -> Kept {
                 Part::Rows(rows) => {
                     bytes += rows.iter().flatten().map(|v| v.to_string().len() as u64 + 1).sum::<u64>();
                     content.extend(rows.into_iter().map(|row| named(&kept.columns, row)));
-                    if content.len() as u64 > spec.max_rows || bytes > spec.max_bytes {
-                        too_large(spec);
+                    if content.len() as u64 > *max_rows || bytes > *max_bytes {
+                        too_large(*max_rows, *max_bytes);
                     }
                 }
             });
@@ -87,11 +88,11 @@ pub fn keep_query(attempt: Attempt, query: &str, spec: &ResultSpec) -> Kept {
     }
 }
 
-fn too_large(spec: &ResultSpec) -> ! {
+fn too_large(max_rows: u64, max_bytes: u64) -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         "the result is too large to be kept inline".to_owned(),
-        Some(format!("It may have {} rows and {} bytes.", spec.max_rows, spec.max_bytes)),
+        Some(format!("It may have {max_rows} rows and {max_bytes} bytes.")),
         Some("Keep it as \"table\" or \"object\", or have the query return less."),
     )
 }
@@ -240,21 +241,20 @@ struct Table {
 }
 
 impl Table {
-    fn open(spec: &ResultSpec, columns: Vec<Column>) -> Table {
-        let wanted = spec.table.clone().unwrap_or_default();
+    fn open(wanted: &str, create: bool, truncate: bool, columns: Vec<Column>) -> Table {
         crate::store::connected(|| {
             let quoted = text_of(
                 c"SELECT pg_catalog.array_to_string(array(SELECT pg_catalog.quote_ident(x)
                          FROM pg_catalog.unnest(pg_catalog.parse_ident($1)) x), '.')",
-                &wanted,
+                wanted,
             )
             .unwrap_or_default();
             let exists = text_of(c"SELECT pg_catalog.to_regclass($1)::text", &quoted).is_some();
-            if !exists && spec.create {
+            if !exists && create {
                 let all: Vec<String> =
                     columns.iter().map(|c| format!("{} {}", identifier(&c.name), sql_type(&c.shape))).collect();
                 execute(&format!("CREATE TABLE {quoted} ({})", all.join(", ")));
-            } else if spec.truncate {
+            } else if truncate {
                 execute(&format!("TRUNCATE {quoted}"));
             }
             let names = columns.iter().map(|c| identifier(&c.name)).collect::<Vec<_>>().join(", ");

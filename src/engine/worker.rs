@@ -320,8 +320,7 @@ impl Local {
         callback::settle_user_code();
         own_task::end_of_callback();
         if let Some((kept, spec)) = &kept {
-            let said = kept_rows::said(kept, spec);
-            self.book(|| crate::store::remote::record_result(attempt.task_id, attempt.attempt, said));
+            self.book(|| remote::record_result(attempt, kept, spec));
         }
         let decision = super::announce::pending_decision().or_else(own_task::decided);
         let (outcome, open) = match decision {

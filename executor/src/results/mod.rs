@@ -75,6 +75,14 @@ pub enum Keep {
 }
 
 impl Keep {
+    /// Where the object is to lie in its store.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Keep::Object { path, .. } | Keep::Export { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The options of the store, if there is one: credentials among them.
     pub(crate) fn store_options(&self) -> impl Iterator<Item = (&String, &Secret)> {
         let store = match self {
@@ -139,6 +147,8 @@ pub enum Shape {
 pub struct Kept {
     /// The URL of the object, without credentials.
     pub location: Option<String>,
+    /// The same below the store's prefix.
+    pub path: Option<String>,
     pub format: Option<Format>,
     pub compression: Compression,
     pub rows: Option<u64>,

@@ -48,6 +48,8 @@ enum Due {
     Task(i64),
     /// A node with open steps has its time-out.
     Node(i64, i32),
+    /// A result or an execution is over.
+    Expiry,
     /// Nothing in particular: look at what was locked, at workers that were asked to end.
     Look,
 }
@@ -423,6 +425,7 @@ impl Dispatcher {
         }
         store::raise_open_low();
         self.mark_running();
+        self.look_for_expiry();
     }
 
     /// Whether any work is open, so that the tables are compared with the memory now and then.

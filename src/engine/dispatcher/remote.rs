@@ -15,11 +15,12 @@ use pgflow_executor::bridge::Offer;
 use pgflow_executor::job::{Arguments, Ending, Failure, Job, Secret, Target, Work};
 use pgflow_executor::kind::Progress;
 use pgflow_executor::kinds;
-use pgflow_executor::results::Keep;
+use pgflow_executor::results::{Keep, ResultSpec};
 use pgflow_executor::runner::{Errand, Executor, OnProgress, Report};
 use serde_json::{Map, Value};
 
 use super::pools::Pools;
+use super::results;
 use crate::engine::process;
 use crate::engine::shmem::{shared, Database, Remote as Shown, Worker};
 use crate::settings;
@@ -54,6 +55,7 @@ struct Flight {
     pool: usize,
     target: Arc<Target>,
     keep: Keep,
+    spec: ResultSpec,
     shown: usize,
     started: i64,
     time_limit: Option<i64>,
@@ -85,6 +87,8 @@ pub struct Remote {
     /// Stops that found no room.
     stops: Vec<(i64, i32)>,
     listening: bool,
+    /// Small work to be begun after the commit.
+    errands: Vec<Errand>,
 }
 
 /// An attempt that was reported, and what is known of it.
@@ -102,6 +106,7 @@ pub struct Landed {
     pub target: Arc<Target>,
     /// What was to be done with its result.
     pub keep: Keep,
+    pub spec: ResultSpec,
 }
 
 /// What was made of tasks that were chosen to be sent: (task, attempt).
@@ -133,15 +138,12 @@ impl Remote {
             down: HashMap::new(),
             stops: Vec::new(),
             listening: false,
+            errands: Vec::new(),
         }
     }
 
     pub fn has_report(&self) -> bool {
         self.executor.as_ref().is_some_and(|e| e.has_report() || (!self.flying.is_empty() && e.is_gone()))
-    }
-
-    pub fn holds(&self, task_id: i64) -> bool {
-        self.flying.contains_key(&task_id)
     }
 
     pub fn busy(&self) -> bool {
@@ -223,6 +225,7 @@ impl Remote {
             max_attempts: flight.max_attempts,
             target: flight.target,
             keep: flight.keep,
+            spec: flight.spec,
         })
     }
 
@@ -243,8 +246,8 @@ impl Remote {
                 .entry((outgoing.target.clone(), outgoing.role.clone()))
                 .or_insert_with(|| read_target(&outgoing.target, &outgoing.role))
                 .clone();
-            let job = match target.and_then(|target| job(&self.engine_id, target, outgoing)) {
-                Ok(job) => job,
+            let (job, spec) = match target.and_then(|target| job(&self.engine_id, target, outgoing)) {
+                Ok(made) => made,
                 Err(why) => {
                     prepared.faults.push((task_id, why));
                     continue;
@@ -264,6 +267,7 @@ impl Remote {
                 pool: lane.pool,
                 target: job.target.clone(),
                 keep: job.keep.clone(),
+                spec,
                 shown,
                 started,
                 time_limit: outgoing.time_limit,
@@ -290,7 +294,7 @@ impl Remote {
 
     /// Hands over what was prepared: the marks are durable.
     pub fn send(&mut self) {
-        if self.prepared.is_empty() && self.stops.is_empty() {
+        if self.prepared.is_empty() && self.stops.is_empty() && self.errands.is_empty() {
             return;
         }
         if self.executor.is_none() {
@@ -303,6 +307,10 @@ impl Remote {
             if let Err(job) = executor.run(job, progress) {
                 self.prepared.push(*job);
             }
+        }
+        for errand in std::mem::take(&mut self.errands) {
+            // Without room it is lost: what it was about is found again when its time has come.
+            let _ = executor.errand(errand);
         }
         for (task_id, attempt) in std::mem::take(&mut self.stops) {
             if !executor.stop(task_id, attempt) {
@@ -406,7 +414,7 @@ impl Remote {
         outgoing.time_left = None;
         let target = read_target(&outgoing.target, &outgoing.role)?;
         let is_here = target.kind == "local";
-        let job = Box::new(job(&self.engine_id, target, &outgoing)?);
+        let job = Box::new(job(&self.engine_id, target, &outgoing)?.0);
         if is_here {
             return Ok(Offer::Store(job));
         }
@@ -420,15 +428,9 @@ impl Remote {
         }
     }
 
-    pub fn errand(&self, errand: Errand) -> bool {
-        self.executor.as_ref().is_some_and(|e| e.errand(errand))
-    }
-
-    /// Starts the executor if it does not run, for errands.
-    pub fn ensure(&mut self) {
-        if self.executor.is_none() {
-            self.executor = self.start();
-        }
+    /// Small work that is begun when the cycle's transaction is committed.
+    pub fn later(&mut self, errand: Errand) {
+        self.errands.push(errand);
     }
 
     /// Targets were configured anew: those that were down are tried again at once.
@@ -501,7 +503,7 @@ fn object(value: Option<pgrx::JsonB>) -> Map<String, Value> {
 }
 
 /// Text values of an object, as secrets.
-fn secrets(value: Option<pgrx::JsonB>) -> BTreeMap<String, Secret> {
+pub fn secrets(value: Option<pgrx::JsonB>) -> BTreeMap<String, Secret> {
     object(value)
         .into_iter()
         .map(|(key, value)| {
@@ -533,7 +535,7 @@ fn read_target(name: &str, role: &str) -> Result<Arc<Target>, String> {
     }))
 }
 
-fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<Job, String> {
+fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, ResultSpec), String> {
     let json = |value: &Option<pgrx::JsonB>| value.as_ref().map_or(Value::Null, |v| v.0.clone());
     let options = match json(&outgoing.options) {
         Value::Object(map) => map,
@@ -563,7 +565,8 @@ fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<Job, St
         keep: Default::default(),
         time_limit: outgoing.time_left.map(|us| Duration::from_micros(us.max(1) as u64)),
     };
-    job.keep = super::results::keep(&job)?;
-    Ok(job)
+    let spec = results::spec(&job)?;
+    job.keep = results::keep(&job, &spec)?;
+    Ok((job, spec))
 }
 
