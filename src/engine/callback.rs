@@ -280,7 +280,9 @@ pub fn ask_query(name: &str, arguments: pg_sys::Datum, arguments_type: pg_sys::O
 fn ask<const N: usize>(name: &str, mut types: [pg_sys::Oid; N], mut values: [pg_sys::Datum; N]) -> Option<String> {
     let function = resolve(name, &types, b'f');
     let parameters: Vec<String> = (1..=N).map(|n| format!("${n}")).collect();
-    let sql = format!("SELECT {}({})::text", routine::quoted_name(function), parameters.join(", "));
+    // SAFETY: a catalogue look-up inside a transaction.
+    let function = unsafe { routine::quoted_name(function) };
+    let sql = format!("SELECT {function}({})::text", parameters.join(", "));
     let sql = CString::new(sql).unwrap_or_default();
     // SAFETY: runs the user's function with the user's rights; the types fit the function found.
     let answer: Option<String> = crate::store::connected(|| unsafe {

@@ -2,7 +2,7 @@
 //! switches to them and back.
 #![allow(unsafe_code)]
 
-use pgflow_executor::results::ResultSpec;
+use pgflow_executor::results::{ResultSpec, ResultTo};
 use pgrx::pg_sys;
 
 use super::{arg, connected, run, Arg};
@@ -135,7 +135,7 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
 
 /// What is to be kept; none: nothing is. It was checked when it was configured.
 fn spec_of(result: &serde_json::Value) -> Option<ResultSpec> {
-    pgflow_executor::results::parse_result(result).ok().filter(|spec| spec.to != "none")
+    pgflow_executor::results::parse_result(result).ok().filter(|spec| spec.to != ResultTo::Nothing)
 }
 
 /// The query of a task is known: it may be sent.
