@@ -4,11 +4,28 @@
 //! (ClickHouse writes Parquet itself) and only stores them. Either holds a bounded amount of memory, whatever the size of
 //! the result, and leaves nothing behind unless `close` succeeds.
 
+mod columns;
+mod encode;
+mod failure;
+mod lines;
+mod location;
+mod moments;
 mod object;
+mod options;
+mod pages;
+mod read;
 mod rows;
+mod spec;
+mod store;
+mod upload;
+mod values;
 
-pub use object::{delete, read, signed_url, Stream};
+pub use location::object_path;
+pub use object::{delete, signed_url, size, Stream};
+pub use options::check_store;
+pub use read::{read, read_rows, rows, Reader, RowReader};
 pub use rows::Rows;
+pub use spec::{parse_result, ObjectSpec, ResultSpec, ResultTo, INLINE_BYTES, INLINE_ROWS};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
