@@ -111,6 +111,7 @@ impl Dispatcher {
         self.db();
         let settings = store::settings();
         self.pools.configure(&settings);
+        self.remote.configured();
         self.paused = settings.paused;
         self.workers_at_most = settings.workers.unwrap_or_else(crate::settings::workers);
         let state = store::engine_state();
@@ -196,6 +197,8 @@ impl Dispatcher {
 
     /// The server stops: say that it was in order.
     pub(super) fn stop(&mut self) {
+        // What runs elsewhere is stopped there as well as can be; the next start looks what became of it.
+        self.remote.end();
         // Workers are told by the postmaster too; what they hold is lost in order, not in a crash.
         if self.adopted {
             self.mark_clean();
