@@ -4,10 +4,18 @@
 //! (ClickHouse writes Parquet itself) and only stores them. Either holds a bounded amount of memory, whatever the size of
 //! the result, and leaves nothing behind unless `close` succeeds.
 
+mod columns;
+mod encode;
+mod failure;
+mod moments;
 mod object;
+mod options;
 mod rows;
+mod store;
+mod upload;
 
-pub use object::{delete, read, signed_url, Stream};
+pub use object::{delete, signed_url, size, Stream};
+pub use options::check_store;
 pub use rows::Rows;
 
 use std::collections::BTreeMap;
