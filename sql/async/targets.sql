@@ -117,8 +117,9 @@ COMMENT ON FUNCTION async.target_tiers IS 'Internal: the names of the tiers of a
 
 CREATE FUNCTION async.tier_target(_target TEXT, _tier TEXT) RETURNS TEXT
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT coalesce(async.target_name(t.options->'tiers'->_tier->>'target'), t.target)
-    FROM async.target t WHERE t.target = async.target_name(_target);
+  SELECT coalesce(o.target, t.target)
+    FROM async.target t LEFT JOIN async.target o ON o.target = t.options->'tiers'->_tier->>'target'
+   WHERE t.target = async.target_name(_target);
 $$;
 COMMENT ON FUNCTION async.tier_target IS
   'Internal: the target that tasks of a tier of a target go to: itself, unless the tier names another one.';

@@ -267,6 +267,14 @@ mod tests {
             ("partial", "on_partial"),
             ("nod", "node"),
             ("desc", "description"),
+            ("queries", "query"),
+            ("stepQuery", "step_query"),
+            ("params", "parameters"),
+            ("paramters", "parameters"),
+            ("setting", "settings"),
+            ("results", "result"),
+            ("reqest", "request"),
+            ("teir", "tier"),
         ] {
             assert_eq!(nearest(Level::Node, key), Some(meant), "{key}");
         }

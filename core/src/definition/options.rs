@@ -122,7 +122,7 @@ fn check_result(value: &Value, target: &TargetInfo, path: &str, catalog: &mut As
     for (key, required) in
         [("table", to == "table"), ("store", known.contains(&"store")), ("format", known.contains(&"format"))]
     {
-        if required && !result.get(key).is_some_and(|v| !v.is_null()) {
+        if required && result.get(key).is_none_or(Value::is_null) {
             faults.error(path, format!("\"{key}\" is missing"));
         }
     }
