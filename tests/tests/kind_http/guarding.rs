@@ -229,10 +229,16 @@ async fn no_message_holds_a_secret() {
         answer(400, &[], &all)
     })
     .await;
-    let mut target = target(&server.url(), json!({"headers": {"X-Api-Key": "literal-secret", "X-Other": "${other}"}}));
+    let mut target = target(
+        &format!("{}?api_key=query-secret", server.url()),
+        json!({"headers": {"X-Api-Key": "literal-secret", "X-Other": "${other}"}}),
+    );
     target.connection_options =
         secrets(&[("user", "ann"), ("password", "basic-secret"), ("other", "other-secret \"quoted\"")]);
-    let mut job = job(&target, json!({"headers": {"X-T": "${token}"}, "body": ["$token"], "asynchronous": true}));
+    let mut job = job(
+        &target,
+        json!({"headers": {"X-T": "${token}", "Cookie": "their-secret"}, "body": ["$token"], "asynchronous": true}),
+    );
     job.work.secrets = secrets(&[("token", "task-secret"), ("callback_token", "callback-secret")]);
     let failure = failed(run(&job).await).to_string();
     assert!(failure.contains("***") && failure.contains("POST http://127.0.0.1"), "{failure}");
