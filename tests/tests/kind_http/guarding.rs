@@ -254,3 +254,16 @@ async fn no_message_holds_a_secret() {
     let (_, _, failure) = again(run(&job).await);
     assert!(!failure.to_string().contains("hunter"), "{failure}");
 }
+
+#[tokio::test]
+async fn a_secret_that_comes_back_in_a_redirect_is_masked_too() {
+    let server = Server::start(|seen| match seen.header("x-api-key") {
+        Some(key) if seen.line == "POST /" => answer(307, &[&format!("Location: /{key}")], ""),
+        _ => answer(404, &[], ""),
+    })
+    .await;
+    let target = target(&server.url(), json!({"headers": {"X-Api-Key": "hunter22 hunter23"}}));
+    let failure = failed(run(&job(&target, json!({}))).await).to_string();
+    assert!(server.last().line.contains("hunter22%20hunter23"), "{:?}", server.last());
+    assert!(failure.contains("/***") && !failure.contains("hunter"), "{failure}");
+}
