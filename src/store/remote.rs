@@ -43,7 +43,9 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                  f.flow_id, f.flow, f.arguments, n.node,
                  CASE WHEN t.flow_id IS NULL OR t.is_step THEN t.task_data ELSE '{}' END,
                  CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END, s.secrets,
-                 greatest(l.micros - coalesce((extract(epoch FROM clock_timestamp() - t.first_consumed) * 1000000)::bigint, 0), 1),
+                 -- greatest() leaves nulls out: no limit must not become the least one.
+                 CASE WHEN l.micros IS NOT NULL THEN greatest(1, l.micros
+                   - coalesce((extract(epoch FROM clock_timestamp() - t.first_consumed) * 1000000)::bigint, 0)) END,
                  l.micros, t.crashes
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
           CROSS JOIN LATERAL (SELECT * FROM async.task x WHERE x.task_id = u.task_id AND x.processed IS NULL OFFSET 0) t
