@@ -17,11 +17,14 @@ pub(super) struct Doing<'a> {
     pub path: &'a str,
 }
 
-/// Whether the store says that there is no such object, though there is the bucket.
+/// Whether the store says that there is no such object; not: no such bucket.
 pub(super) fn is_missing(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) && !is_bucket_missing(error)
+}
+
+pub(super) fn is_bucket_missing(error: &object_store::Error) -> bool {
     let code = code_of(&error.to_string());
-    matches!(error, object_store::Error::NotFound { .. })
-        && !code.is_some_and(|code| ["NoSuchBucket", "ContainerNotFound"].contains(&code.as_str()))
+    code.is_some_and(|code| ["NoSuchBucket", "ContainerNotFound"].contains(&code.as_str()))
 }
 
 pub(super) fn failure(opened: &Opened, doing: Doing<'_>, error: &object_store::Error) -> Failure {
@@ -142,7 +145,7 @@ fn without_code(name: &str, verb: &str, text: &str, error: &object_store::Error)
         return Failure::new(format!("the connection to store \"{name}\" was lost")).code("unreachable");
     }
     if contains(&["without LOCATION"]) {
-        return by_code(name, "PermanentRedirect");
+        return by_code(name, "PermanentRedirect").code("PermanentRedirect");
     }
     let what = io.map(|(_, text)| text).or_else(|| status(text).map(|status| format!("it answers {status}")));
     let what = what.unwrap_or_else(|| "the reason is not known".to_owned());
