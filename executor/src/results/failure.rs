@@ -34,7 +34,7 @@ pub(super) fn failure(opened: &Opened, doing: Doing<'_>, error: &object_store::E
     let told = tag(&text, "Message").filter(|m| !m.is_empty());
     let mut failure = match code.as_deref() {
         Some(code) => by_code(name, code).code(code),
-        None => without_code(name, doing.verb, &text, error),
+        None => without_code(name, doing.verb, &with_causes(&text, error), error),
     };
     let place = match doing.path {
         "" => format!("In {}.", opened.url),
@@ -150,6 +150,18 @@ fn without_code(name: &str, verb: &str, text: &str, error: &object_store::Error)
     let what = io.map(|(_, text)| text).or_else(|| status(text).map(|status| format!("it answers {status}")));
     let what = what.unwrap_or_else(|| "the reason is not known".to_owned());
     Failure::new(format!("could not {verb} an object of store \"{name}\": {what}"))
+}
+
+/// What is looked at for known words, and never shown: the text, and those of its causes, which it does not repeat.
+fn with_causes(text: &str, error: &object_store::Error) -> String {
+    let mut whole = text.to_owned();
+    let mut source = error.source();
+    while let Some(error) = source {
+        whole.push('\n');
+        whole.push_str(&error.to_string());
+        source = error.source();
+    }
+    whole
 }
 
 /// The operating system's error behind it, if there is one.

@@ -2,8 +2,10 @@
 //!
 //! `gs://` is not here: nothing that can be installed speaks the interface that it needs.
 
+mod encrypted;
 mod failures;
 mod large;
+mod others;
 mod paths;
 mod round_trips;
 mod stores;
