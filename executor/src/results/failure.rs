@@ -17,11 +17,14 @@ pub(super) struct Doing<'a> {
     pub path: &'a str,
 }
 
-/// Whether the store says that there is no such object, though there is the bucket.
+/// Whether the store says that there is no such object; not: no such bucket.
 pub(super) fn is_missing(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) && !is_bucket_missing(error)
+}
+
+pub(super) fn is_bucket_missing(error: &object_store::Error) -> bool {
     let code = code_of(&error.to_string());
-    matches!(error, object_store::Error::NotFound { .. })
-        && !code.is_some_and(|code| ["NoSuchBucket", "ContainerNotFound"].contains(&code.as_str()))
+    code.is_some_and(|code| ["NoSuchBucket", "ContainerNotFound"].contains(&code.as_str()))
 }
 
 pub(super) fn failure(opened: &Opened, doing: Doing<'_>, error: &object_store::Error) -> Failure {
@@ -31,7 +34,7 @@ pub(super) fn failure(opened: &Opened, doing: Doing<'_>, error: &object_store::E
     let told = tag(&text, "Message").filter(|m| !m.is_empty());
     let mut failure = match code.as_deref() {
         Some(code) => by_code(name, code).code(code),
-        None => without_code(name, doing.verb, &text, error),
+        None => without_code(name, doing.verb, &with_causes(&text, error), error),
     };
     let place = match doing.path {
         "" => format!("In {}.", opened.url),
@@ -142,11 +145,23 @@ fn without_code(name: &str, verb: &str, text: &str, error: &object_store::Error)
         return Failure::new(format!("the connection to store \"{name}\" was lost")).code("unreachable");
     }
     if contains(&["without LOCATION"]) {
-        return by_code(name, "PermanentRedirect");
+        return by_code(name, "PermanentRedirect").code("PermanentRedirect");
     }
     let what = io.map(|(_, text)| text).or_else(|| status(text).map(|status| format!("it answers {status}")));
     let what = what.unwrap_or_else(|| "the reason is not known".to_owned());
     Failure::new(format!("could not {verb} an object of store \"{name}\": {what}"))
+}
+
+/// What is looked at for known words, and never shown: the text, and those of its causes, which it does not repeat.
+fn with_causes(text: &str, error: &object_store::Error) -> String {
+    let mut whole = text.to_owned();
+    let mut source = error.source();
+    while let Some(error) = source {
+        whole.push('\n');
+        whole.push_str(&error.to_string());
+        source = error.source();
+    }
+    whole
 }
 
 /// The operating system's error behind it, if there is one.
