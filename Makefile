@@ -20,7 +20,7 @@ demo: ## run a flow on public flight data, live, and draw its diagram (demo/out)
 	@demo/run.sh
 
 test: ## run all test layers, the fast ones first
-	@scripts/setup.sh build demo
+	@scripts/setup.sh build demo servers
 	@scripts/install.sh
 	@scripts/test.sh
 
@@ -47,7 +47,7 @@ bench: ## measure throughput against pgbench, latency, chain and fan-out (SMOKE=
 	@benches/run.sh
 
 soak: ## the crash and property tests for long: KILLS=20 of each kind, FLOWS=2000 random flows
-	@scripts/setup.sh build
+	@scripts/setup.sh build servers
 	@scripts/install.sh
 	@PGFLOW_SEED=$${SEED:-$$RANDOM} PGFLOW_KILLS=$${KILLS:-20} PGFLOW_FLOWS=$${FLOWS:-2000} LIMIT=6h scripts/test.sh server
 

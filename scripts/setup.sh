@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what a bare Debian machine with Rust lacks, and nothing that is there already. Nothing else in this repository
 # installs anything. Works as root, and as an ordinary user with sudo.
-# Usage: scripts/setup.sh [build|demo|lint ...]   (default: build)
-#   build  PostgreSQL with headers (unless PG_CONFIG names one), clang for the bindings
-#   demo   Graphviz, npm, and the public data (in ~/.cache/pgflow; downloaded once)
-#   lint   rustfmt, clippy, shellcheck
+# Usage: scripts/setup.sh [build|demo|servers|lint ...]   (default: build)
+#   build    PostgreSQL with headers (unless PG_CONFIG names one), clang for the bindings
+#   demo     Graphviz, npm, and the public data (in ~/.cache/pgflow; downloaded once)
+#   servers  what tests speak to: ClickHouse, S3, Azure, PostgreSQL 16 to 18, pgbouncer (in ~/.cache/pgflow/servers)
+#   lint     rustfmt, clippy, shellcheck
 set -euo pipefail
 
 PG_MAJOR=${PG_MAJOR:-15}
@@ -35,9 +36,19 @@ apt_need() {
     as_root mkdir -p /etc/postgresql-common
     printf 'create_main_cluster = false\n' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
   fi
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    -o Dpkg::Options::=--force-confold "${missing[@]}" >&2
+  # Nor is any other service of these packages to start.
+  local policy=/usr/sbin/policy-rc.d own_policy=
+  if [ ! -e "$policy" ]; then
+    own_policy=yes
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+  fi
+  local status=0
+  { as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq &&
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+      -o Dpkg::Options::=--force-confold "${missing[@]}"; } >&2 || status=$?
+  [ -z "$own_policy" ] || as_root rm -f "$policy"
+  [ "$status" = 0 ] || die "apt-get cannot install: ${missing[*]}"
 }
 
 need_build() {
@@ -68,6 +79,9 @@ need_demo() {
   fi
 }
 
+# shellcheck source=scripts/setup_servers.sh
+. "$(dirname "${BASH_SOURCE[0]}")/setup_servers.sh"
+
 need_lint() {
   if ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
     say "adding rustfmt and clippy to the Rust toolchain"
@@ -79,7 +93,7 @@ need_lint() {
 [ $# = 0 ] && set -- build
 for part in "$@"; do
   case "$part" in
-    build | demo | lint) "need_$part" ;;
-    *) die "unknown part '$part' (build, demo, lint)" ;;
+    build | demo | servers | lint) "need_$part" ;;
+    *) die "unknown part '$part' (build, demo, servers, lint)" ;;
   esac
 done

@@ -5,10 +5,8 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -16,7 +14,9 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::database::Database;
 use crate::guard::Guard;
+use crate::place::{free_port, temporary_directory};
 use crate::postmaster::{is_alive, run, signal, Programs};
+use crate::servers::certificates::Certificate;
 use crate::session::Session;
 
 pub const SUPERUSER: &str = "postgres";
@@ -33,6 +33,17 @@ pub struct Options {
     fsync: bool,
     preload: bool,
     settings: Vec<(String, String)>,
+    /// Instead of the programs of PG_CONFIG.
+    programs: Option<Programs>,
+    access: Access,
+}
+
+/// How roles other than the superuser come in. The superuser always does without a password, for the tests' own looks.
+enum Access {
+    Trusted,
+    Password,
+    /// Only over TLS, with a password.
+    Tls(Certificate),
 }
 
 impl Options {
@@ -53,6 +64,28 @@ impl Options {
         self
     }
 
+    pub fn max_connections(self, count: u32) -> Options {
+        self.setting("max_connections", &count.to_string())
+    }
+
+    /// Every role but the superuser needs its password (SCRAM).
+    pub fn with_passwords(mut self) -> Options {
+        self.access = Access::Password;
+        self
+    }
+
+    /// Every role but the superuser needs TLS and its password (`hostssl … scram-sha-256`).
+    pub fn with_tls(mut self, certificate: &Certificate) -> Options {
+        self.access = Access::Tls(certificate.clone());
+        self
+    }
+
+    /// A server of another version, made by these programs: without pgflow, only a target.
+    pub(crate) fn made_by(mut self, programs: Programs) -> Options {
+        self.programs = Some(programs);
+        self.not_preloaded()
+    }
+
     pub fn start(self) -> Result<Cluster> {
         Cluster::create(self)
     }
@@ -60,6 +93,8 @@ impl Options {
 
 pub struct Cluster {
     programs: Programs,
+    /// psql and its like: those of PG_CONFIG, whatever the server is.
+    clients: Programs,
     directory: PathBuf,
     port: u16,
     /// Held while a database is made: the extension's roles are the whole cluster's.
@@ -70,21 +105,24 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn options() -> Options {
-        Options { fsync: false, preload: true, settings: Vec::new() }
+        Options { fsync: false, preload: true, settings: Vec::new(), programs: None, access: Access::Trusted }
     }
 
     fn create(options: Options) -> Result<Cluster> {
-        let programs = Programs::find()?;
+        let clients = Programs::find()?;
+        let programs = options.programs.clone().unwrap_or_else(|| clients.clone());
         let directory = temporary_directory()?;
         let guard = Guard::watch(&directory)?;
         programs.hand_over(&directory)?;
-        let cluster = Cluster { programs, directory, port: free_port()?, creating: Mutex::new(()), _guard: guard };
+        let port = free_port()?;
+        let cluster = Cluster { programs, clients, directory, port, creating: Mutex::new(()), _guard: guard };
         run(cluster
             .programs
             .server("initdb")
             .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", SUPERUSER, "--pgdata"])
             .arg(cluster.data()))?;
         cluster.write_configuration(&options)?;
+        cluster.write_access(&options.access)?;
         cluster.start()?;
         Ok(cluster)
     }
@@ -110,6 +148,24 @@ impl Cluster {
         }
         settings.extend(options.settings.iter().cloned());
         self.set(&settings)
+    }
+
+    fn write_access(&self, access: &Access) -> Result<()> {
+        let others = match access {
+            Access::Trusted => return Ok(()),
+            Access::Password => "host all all 127.0.0.1/32 scram-sha-256",
+            Access::Tls(certificate) => {
+                for (from, to) in [(certificate.file(), "server.crt"), (certificate.key_file(), "server.key")] {
+                    fs::copy(from, self.data().join(to)).with_context(|| format!("cannot copy {}", from.display()))?;
+                }
+                self.set(&[("ssl".into(), "on".into())])?;
+                "hostssl all all 127.0.0.1/32 scram-sha-256"
+            }
+        };
+        let trusted = format!("local all all trust\nhost all {SUPERUSER} 127.0.0.1/32 trust\n");
+        fs::write(self.data().join("pg_hba.conf"), format!("{trusted}{others}\n"))?;
+        // The key must be the server's own.
+        self.programs.hand_over(&self.data())
     }
 
     /// Adds lines to `postgresql.conf`; later lines win. `reload` or `restart` makes them count.
@@ -234,7 +290,7 @@ impl Cluster {
     /// Runs a script with the real psql, stopping at the first error; returns what it printed, both streams.
     pub fn psql(&self, database: &str, user: &str, script: &str) -> Result<String> {
         let mut psql = self
-            .programs
+            .clients
             .client("psql")
             .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(["-U", user, "-d", database])
@@ -252,7 +308,7 @@ impl Cluster {
 
     /// A program of PostgreSQL's, such as `pg_dump`, that connects to this cluster as superuser.
     pub fn client_program(&self, program: &str) -> std::process::Command {
-        let mut command = self.programs.client(program);
+        let mut command = self.clients.client(program);
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", SUPERUSER]);
         command
     }
@@ -268,24 +324,4 @@ impl Cluster {
     fn log_path(&self) -> PathBuf {
         self.directory.join("log")
     }
-}
-
-fn temporary_directory() -> Result<PathBuf> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    // Not TMPDIR: the socket's path must be short.
-    let directory = PathBuf::from(format!("/tmp/pgflow-test-{}-{number}", std::process::id()));
-    fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    Ok(directory)
-}
-
-/// A port from 50000 on that nobody listens on right now, and that no other cluster of this process has been given.
-fn free_port() -> Result<u16> {
-    const PORTS: u32 = 10_000;
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    let start = std::process::id() % PORTS * 7; // apart from the processes started at the same time
-    (0..PORTS)
-        .map(|_| 50_000 + ((start + GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS) as u16)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .context("no free port between 50000 and 60000")
 }

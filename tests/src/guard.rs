@@ -1,7 +1,7 @@
 //! Cleans up behind a scratch cluster, however the test process ends: returning, panicking, by Ctrl-C or `kill -9`.
 //!
 //! A shell waits for the end of its standard input, which only the test process holds open; then it stops the server
-//! by its pid file and deletes the directory.
+//! by its pid file (PostgreSQL's, or `server.pid` of another) and deletes the directory.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,6 +16,8 @@ if [ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null; then
   for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null || break; sleep 0.2; done
   kill -KILL "$pid" 2>/dev/null
 fi
+pid=$(cat "$1/server.pid" 2>/dev/null)
+[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null
 rm -rf "$1"
 "#;
 
@@ -25,7 +27,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Watches over a directory that has (or will have) a data directory `data` in it.
+    /// Watches over a directory that has (or will have) a data directory `data` or a file `server.pid` in it.
     pub fn watch(directory: &Path) -> Result<Guard> {
         let shell = Command::new("setsid")
             .args(["sh", "-c", SCRIPT, "pgflow-test-guard"])

@@ -7,11 +7,12 @@ pub mod failure;
 pub mod generator;
 pub mod guard;
 pub mod model;
-
 pub mod mutation;
+pub mod place;
 pub mod plan;
 pub mod play;
 pub mod postmaster;
 pub mod rng;
+pub mod servers;
 pub mod session;
 pub mod standby;

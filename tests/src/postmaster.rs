@@ -20,13 +20,21 @@ impl Programs {
         let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin/pg_config".into());
         let directory = text_of(Command::new(&pg_config).arg("--bindir"))
             .with_context(|| format!("cannot run {pg_config}; set PG_CONFIG, or run scripts/setup.sh"))?;
-        let as_root = text_of(Command::new("id").arg("-u"))? == "0";
-        Ok(Programs { directory: directory.into(), as_root })
+        Programs::in_directory(directory)
+    }
+
+    /// Those of another installation.
+    pub fn in_directory(directory: impl Into<PathBuf>) -> Result<Programs> {
+        Ok(Programs { directory: directory.into(), as_root: text_of(Command::new("id").arg("-u"))? == "0" })
     }
 
     /// A program of the server, to be run as its user.
     pub fn server(&self, program: &str) -> Command {
-        let path = self.directory.join(program);
+        self.as_server(&self.directory.join(program))
+    }
+
+    /// Any program that refuses to run as root, run as the server's user.
+    pub fn as_server(&self, path: &Path) -> Command {
         let mut command = if self.as_root {
             let mut runuser = Command::new("runuser");
             runuser.args(["-u", "postgres", "--"]).arg(path);

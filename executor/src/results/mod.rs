@@ -4,11 +4,28 @@
 //! (ClickHouse writes Parquet itself) and only stores them. Either holds a bounded amount of memory, whatever the size of
 //! the result, and leaves nothing behind unless `close` succeeds.
 
+mod columns;
+mod encode;
+mod failure;
+mod lines;
+mod location;
+mod moments;
 mod object;
+mod options;
+mod pages;
+mod read;
 mod rows;
+mod spec;
+mod store;
+mod upload;
+mod values;
 
-pub use object::{delete, read, signed_url, Stream};
+pub use location::object_path;
+pub use object::{delete, signed_url, size, Stream};
+pub use options::check_store;
+pub use read::{read, read_rows, rows, Reader, RowReader};
 pub use rows::Rows;
+pub use spec::{parse_result, ObjectSpec, ResultSpec, ResultTo, INLINE_BYTES, INLINE_ROWS};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,6 +84,14 @@ pub enum Keep {
 }
 
 impl Keep {
+    /// Where the object is to lie in its store.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Keep::Object { path, .. } | Keep::Export { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The options of the store, if there is one: credentials among them.
     pub(crate) fn store_options(&self) -> impl Iterator<Item = (&String, &Secret)> {
         let store = match self {
@@ -127,10 +152,12 @@ pub enum Shape {
 }
 
 /// What was kept.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     /// The URL of the object, without credentials.
     pub location: Option<String>,
+    /// The same below the store's prefix.
+    pub path: Option<String>,
     pub format: Option<Format>,
     pub compression: Compression,
     pub rows: Option<u64>,

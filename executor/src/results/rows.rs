@@ -1,13 +1,22 @@
 //! Typed rows on their way to where the job says.
+//!
+//! To a store they go in batches of about a megabyte, encoded on a thread that may block, since the executor has only one
+//! that must not. What is held at once: a batch, a row group of Parquet (8 to 16 MB), and what `Stream` holds.
 
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use super::encode::{weight, with_names_apart, Encoder};
+use super::object::Stream;
 use super::{Batch, Column, Keep, Kept};
 use crate::job::Failure;
 
 /// Rows that a worker gets at once.
 const BATCH: usize = 500;
+
+/// Rows, and their size in memory, that are encoded at once.
+const ENCODE_ROWS: usize = 4096;
+const ENCODE_WEIGHT: usize = 1024 * 1024;
 
 /// Takes the rows of one result. Unless `close` succeeds nothing is left of it.
 pub struct Rows {
@@ -21,21 +30,40 @@ enum To {
     Nothing,
     Inline { rows: Vec<Map<String, Value>>, max_rows: u64, max_bytes: u64 },
     Worker { sender: mpsc::Sender<Batch>, batch: Vec<Vec<Value>> },
+    Object(Box<Object>),
+}
+
+struct Object {
+    stream: Stream,
+    /// None: it failed, or a call was dropped in the middle.
+    encoder: Option<Encoder>,
+    batch: Vec<Vec<Value>>,
+    weight: usize,
 }
 
 impl Rows {
+    /// Where two columns have one name, a result that is kept as objects or in a store calls the second `name_2`.
     pub async fn open(keep: &Keep, columns: Vec<Column>) -> Result<Rows, Failure> {
+        let mut columns = columns;
         let to = match keep {
             Keep::Nothing => To::Nothing,
             Keep::Inline { max_rows, max_bytes } => {
+                columns = with_names_apart(columns);
                 To::Inline { rows: Vec::new(), max_rows: *max_rows, max_bytes: *max_bytes }
             }
             Keep::Worker(sender) => {
                 send(sender, Batch::Columns(columns.clone())).await?;
                 To::Worker { sender: sender.clone(), batch: Vec::new() }
             }
-            Keep::Object { .. } | Keep::Export { .. } => {
-                return Err(Failure::new("this kind of target cannot write results to a store"));
+            Keep::Object { format, compression, .. } => {
+                columns = with_names_apart(columns);
+                let encoder = Encoder::new(*format, *compression, columns.clone())?;
+                let stream = Stream::open(keep).await?;
+                To::Object(Box::new(Object { stream, encoder: Some(encoder), batch: Vec::new(), weight: 0 }))
+            }
+            Keep::Export { .. } => {
+                return Err(Failure::new("this kind of target cannot write results to a store itself")
+                    .hint("Use \"object\" instead of \"export\"."));
             }
         };
         Ok(Rows { columns, count: 0, bytes: 0, to })
@@ -61,6 +89,13 @@ impl Rows {
                     send(sender, Batch::Rows(std::mem::take(batch))).await?;
                 }
             }
+            To::Object(object) => {
+                object.weight += 24 + row.iter().map(weight).sum::<usize>();
+                object.batch.push(row);
+                if object.batch.len() >= ENCODE_ROWS || object.weight >= ENCODE_WEIGHT {
+                    object.flush().await?;
+                }
+            }
         }
         Ok(())
     }
@@ -78,12 +113,53 @@ impl Rows {
                     send(&sender, Batch::Rows(batch)).await?;
                 }
             }
+            To::Object(object) => return object.close(kept.rows, kept.columns).await,
         }
         Ok(kept)
     }
 
-    /// Leaves nothing behind.
-    pub async fn abort(self) {}
+    /// Leaves nothing behind. Dropping does the same, later.
+    pub async fn abort(self) {
+        if let To::Object(object) = self.to {
+            object.stream.abort().await;
+        }
+    }
+}
+
+impl Object {
+    async fn flush(&mut self) -> Result<(), Failure> {
+        let rows = std::mem::take(&mut self.batch);
+        self.weight = 0;
+        let mut encoder = self.encoder.take().ok_or_else(broken)?;
+        let (encoder, encoded) = apart(move || {
+            let encoded = encoder.encode(&rows);
+            (encoder, encoded)
+        })
+        .await?;
+        self.stream.write(encoded?.into()).await?;
+        self.encoder = Some(encoder);
+        Ok(())
+    }
+
+    async fn close(mut self, rows: Option<u64>, columns: Vec<Column>) -> Result<Kept, Failure> {
+        if !self.batch.is_empty() {
+            self.flush().await?;
+        }
+        let encoder = self.encoder.take().ok_or_else(broken)?;
+        let rest = apart(move || encoder.finish()).await??;
+        self.stream.write(rest.into()).await?;
+        self.stream.close(rows, columns).await
+    }
+}
+
+fn broken() -> Failure {
+    Failure::new("the result was not stored: writing it failed or was stopped before")
+}
+
+/// Runs what takes processor time on a thread that may.
+pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Failure::new("internal error of pgflow's executor: a thread that encodes results is gone"))
 }
 
 async fn send(sender: &mpsc::Sender<Batch>, batch: Batch) -> Result<(), Failure> {
