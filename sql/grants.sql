@@ -46,8 +46,8 @@ CREATE POLICY pgflow_read ON flow.flow_step FOR SELECT
 -- Tables and views: reading only; configured flows are for all users of flows, as functions are in pg_proc (the routine's
 -- own EXECUTE right decides who can run it).
 GRANT SELECT ON ALL TABLES IN SCHEMA async, flow TO flow_user, flow_monitor;
-REVOKE SELECT ON async.target, async.control, async.claim, async.server_log, async.store, async.task_secret, async.decision
-  FROM flow_user, flow_monitor;
+REVOKE SELECT ON async.target, async.control, async.claim, async.server_log, async.store, async.task_secret, async.decision,
+  async.client_server, async.inbox, flow.client_arguments FROM flow_user, flow_monitor;
 GRANT SELECT ON async.claim, async.server_log TO flow_monitor;
 GRANT SELECT ON async.target, async.control, async.store TO flow_admin;  -- a connection string may hold a password
 GRANT SELECT (target, kind, max_concurrency, asynchronous_finish, default_timeout, concurrency_track_yielded, server, owner)
@@ -70,10 +70,12 @@ DECLARE
     'flow.args', 'flow.configuration', 'flow.walk_flow', 'flow.flows', 'flow.task_list', 'flow.graphviz',
     'flow.graphviz_events', 'flow.node_status_color', 'flow.validate', 'flow.watch', 'flow.wait',
     -- and what these call
+    'async.is_client', 'flow.server_args',
     'flow.visible_run', 'flow.render_graphviz', 'flow.diagram_edges', 'flow.changed_here', 'flow.watch_look', 'flow.has_ended',
     'flow.milliseconds'];
   _doing CONSTANT TEXT[] := ARRAY[
-    'async.push_task', 'async.log', 'async.note_progress', 'async.is_own_task',
+    'async.push_task', 'async.log', 'async.note_progress', 'async.is_own_task', 'async.require_commit',
+    'flow.push_steps', 'flow.finish', 'flow.defer',
     'flow.configure_flow'];
   _routine RECORD;
 BEGIN

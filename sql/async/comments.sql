@@ -18,7 +18,6 @@ COMMENT ON COLUMN async.control.task_keep_duration IS 'How long history is kept;
 COMMENT ON COLUMN async.control.advisory_mutex_id IS 'Kept for users of the SQL original, not used.';
 COMMENT ON COLUMN async.control.debug_log IS 'Whether async.log(''DEBUG'', …) is recorded.';
 COMMENT ON COLUMN async.control.paused IS 'No task starts: async.pause, async.resume.';
-COMMENT ON COLUMN async.control.server_connection IS 'What async.server keeps. Not used. Admins only.';
 
 COMMENT ON TABLE async.engine_state IS 'One row that the dispatcher writes: what it must remember across restarts.';
 COMMENT ON COLUMN async.engine_state.only_row IS 'Always true: there is one row.';

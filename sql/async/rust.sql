@@ -23,10 +23,11 @@ RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'require_engine_wrapper';
 CREATE FUNCTION async.setting(_name TEXT)
 RETURNS BIGINT LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'setting_wrapper';
 
--- What this database's workers run right now.
+-- What runs right now: in this database's workers, and elsewhere (pid is the dispatcher's then).
 CREATE FUNCTION async.running(
   OUT task_id BIGINT, OUT attempt INT, OUT pid INT, OUT role_oid OID, OUT started TIMESTAMPTZ,
-  OUT progress_done DOUBLE PRECISION, OUT progress_total DOUBLE PRECISION, OUT progress_note TEXT)
+  OUT progress_done DOUBLE PRECISION, OUT progress_total DOUBLE PRECISION, OUT progress_note TEXT,
+  OUT rows BIGINT, OUT bytes BIGINT, OUT total_rows BIGINT)
 RETURNS SETOF RECORD LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'running_wrapper';
 
 -- The engine's processes of the whole cluster: kind launcher, dispatcher or worker.

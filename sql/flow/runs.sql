@@ -198,6 +198,7 @@ DECLARE
   _count      INT;
 BEGIN
   PERFORM async.require_engine();
+  PERFORM async.require_no_client();
   SELECT c.definition_id, c.owner, d.run_as INTO _configured
   FROM flow.configured c JOIN flow.definition d USING (definition_id) WHERE c.flow = _flow;
   IF NOT FOUND THEN
@@ -271,11 +272,16 @@ COMMENT ON FUNCTION flow.cancel IS
 CREATE FUNCTION flow.cancel_as(_caller OID, _flow_id BIGINT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  _run    flow.flow := flow.require_run(_caller, _flow_id, true);
+  _run    flow.flow;
   _reason TEXT := format('cancelled by %s', pg_get_userbyid(_caller));
   _level  BIGINT[] := ARRAY[_flow_id];
   _all    BIGINT[] := '{}';
 BEGIN
+  IF async.is_client_as(_caller) THEN
+    PERFORM async.ask_cancel_run(_flow_id);
+    RETURN;
+  END IF;
+  _run := flow.require_run(_caller, _flow_id, true);
   IF _run.processed IS NOT NULL THEN
     RAISE NOTICE 'run % has ended already', _flow_id;
     RETURN;

@@ -55,7 +55,6 @@ BEGIN
   END LOOP;
   PERFORM set_config('client_min_messages', 'error', true);
   PERFORM async.configure(_given);
-  PERFORM async.server(c.connection_string) FROM old_async_client_control c WHERE c.connection_string <> '';
   PERFORM set_config('client_min_messages', 'warning', true);
   INSERT INTO report (kind, name, outcome)
   SELECT 'control', k, 'done' FROM jsonb_object_keys(_given->'control') k

@@ -7,6 +7,7 @@
 pub mod catalog;
 pub mod dispatcher;
 pub mod launcher;
+pub mod remote;
 pub mod routine;
 pub mod worker;
 
