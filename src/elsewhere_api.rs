@@ -58,6 +58,17 @@ fn relative(path: String) -> String {
     }
 }
 
+/// Some kinds give the path of an option without saying that it is one.
+fn in_options(path: String, options: &Map<String, Value>) -> String {
+    let key = path.trim_start_matches('.').split(['.', '[']).next().unwrap_or_default();
+    let of_target = ["options", "server", "connection_string", "kind"].contains(&key);
+    if options.contains_key(key) && !of_target {
+        format!(".options{path}")
+    } else {
+        path
+    }
+}
+
 type FaultRows = TableIterator<'static, (name!(path, String), name!(message, String))>;
 
 fn rows(faults: Vec<(String, String)>) -> FaultRows {
@@ -118,7 +129,8 @@ fn target_faults(
     };
     let faults = kind.check_target(&target);
     let job = Job { target: Arc::new(target), ..Job::default() };
-    rows(masked_faults(&job, faults))
+    let faults = masked_faults(&job, faults).into_iter();
+    rows(faults.map(|(path, message)| (in_options(path, &job.target.options), message)).collect())
 }
 
 fn masked_faults(job: &Job, faults: Vec<Fault>) -> Vec<(String, String)> {

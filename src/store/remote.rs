@@ -95,7 +95,8 @@ pub struct Connection {
 
 /// Err: why it leads nowhere, in the user's words.
 pub fn connection(target: &str, role: &str) -> Result<Connection, String> {
-    if let Some(fault) = run(c"SELECT async.connection_fault($1, $2::name)", &[arg(target), arg(role)]).one::<String>() {
+    if let Some(fault) = run(c"SELECT async.connection_fault($1, $2::name)", &[arg(target), arg(role)]).one::<String>()
+    {
         return Err(fault);
     }
     let rows = run(
@@ -159,7 +160,8 @@ pub fn end_attempts(ends: &[End]) -> Vec<(i64, String)> {
 pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option<String> {
     let rows = run(c"SELECT crashes FROM async.task WHERE task_id = $1", &[arg(a.task_id)]);
     let tries = rows.one::<i32>().unwrap_or(0);
-    let pause = broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
+    let pause =
+        broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
     let end = End {
         task_id: a.task_id,
         attempt: a.attempt,
