@@ -42,7 +42,8 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                  CASE WHEN t.is_step THEN n.step_routine ELSE n.routine END,
                  f.flow_id, f.flow, f.arguments, n.node,
                  CASE WHEN t.flow_id IS NULL OR t.is_step THEN t.task_data ELSE '{}' END,
-                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END, s.secrets,
+                 CASE WHEN t.flow_id IS NULL THEN t.options
+                      WHEN n.options ? 'tier' THEN async.resolved_options(n.target, n.options) ELSE n.options END, s.secrets,
                  greatest(l.micros - coalesce((extract(epoch FROM clock_timestamp() - t.first_consumed) * 1000000)::bigint, 0), 1),
                  l.micros, t.crashes
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
