@@ -151,7 +151,8 @@ BEGIN
         SELECT '.server', async.server_fault(s.server, CASE WHEN s.redirected THEN _caller END)
         UNION ALL SELECT '', 'has no "url"' WHERE s.url IS NULL
         UNION ALL SELECT f.path, f.message
-          FROM async.store_faults(s.url, async.server_options(s.server) || s.options) f WHERE s.url IS NOT NULL) AS v(path, message)
+          FROM async.store_faults(s.url, async.server_options(s.server) || s.options
+                 || coalesce(async.mapping_options(s.server, s.owner), '{}')) f WHERE s.url IS NOT NULL) AS v(path, message)
      WHERE v.message IS NOT NULL;
 END
 $$;

@@ -42,7 +42,8 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                  CASE WHEN t.is_step THEN n.step_routine ELSE n.routine END,
                  f.flow_id, f.flow, f.arguments, n.node,
                  CASE WHEN t.flow_id IS NULL OR t.is_step THEN t.task_data ELSE '{}' END,
-                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END, s.secrets,
+                 CASE WHEN t.flow_id IS NULL THEN t.options
+                      WHEN n.options ? 'tier' THEN async.resolved_options(n.target, n.options) ELSE n.options END, s.secrets,
                  -- greatest() leaves nulls out: no limit must not become the least one.
                  CASE WHEN l.micros IS NOT NULL THEN greatest(1, l.micros
                    - coalesce((extract(epoch FROM clock_timestamp() - t.first_consumed) * 1000000)::bigint, 0)) END,
@@ -97,7 +98,8 @@ pub struct Connection {
 
 /// Err: why it leads nowhere, in the user's words.
 pub fn connection(target: &str, role: &str) -> Result<Connection, String> {
-    if let Some(fault) = run(c"SELECT async.connection_fault($1, $2::name)", &[arg(target), arg(role)]).one::<String>() {
+    if let Some(fault) = run(c"SELECT async.connection_fault($1, $2::name)", &[arg(target), arg(role)]).one::<String>()
+    {
         return Err(fault);
     }
     let rows = run(
@@ -161,7 +163,8 @@ pub fn end_attempts(ends: &[End]) -> Vec<(i64, String)> {
 pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option<String> {
     let rows = run(c"SELECT crashes FROM async.task WHERE task_id = $1", &[arg(a.task_id)]);
     let tries = rows.one::<i32>().unwrap_or(0);
-    let pause = broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
+    let pause =
+        broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
     let end = End {
         task_id: a.task_id,
         attempt: a.attempt,

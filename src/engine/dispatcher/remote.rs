@@ -165,11 +165,7 @@ impl Remote {
     }
 
     /// What was reported since the last look; every place and claim of what has landed is given back.
-    pub fn take_reports(
-        &mut self,
-        pools: &mut Pools,
-        finished_claims: &mut Vec<i64>,
-    ) -> (Vec<Landed>, Vec<Report>) {
+    pub fn take_reports(&mut self, pools: &mut Pools, finished_claims: &mut Vec<i64>) -> (Vec<Landed>, Vec<Report>) {
         let (mut landed, mut others) = (Vec::new(), Vec::new());
         while let Some(report) = self.executor.as_mut().and_then(Executor::take) {
             match report {
@@ -325,8 +321,7 @@ impl Remote {
             *attached = true;
         }
         let wake = move || attached(|| process::wake_from_thread(&database.dispatcher));
-        let executor =
-            process::without_signals(|| Executor::start(kinds::all(), settings::max_remote_tasks(), wake));
+        let executor = process::without_signals(|| Executor::start(kinds::all(), settings::max_remote_tasks(), wake));
         if let Err(error) = &executor {
             pgrx::warning!("pgflow: the executor cannot start: {error}");
         }
@@ -569,4 +564,3 @@ fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, R
     job.keep = results::keep(&job, &spec)?;
     Ok((job, spec))
 }
-
