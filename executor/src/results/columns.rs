@@ -10,6 +10,7 @@
 //! | Text, Uuid, Json | Utf8 |
 //! | Array | List |
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -92,8 +93,21 @@ fn sub_microseconds(type_name: &str) -> bool {
     ["datetime64(7", "datetime64(8", "datetime64(9"].iter().any(|start| name.contains(start))
 }
 
+/// Says of a field that its texts are JSON, in a way that other readers know too (Arrow's canonical extension types).
+pub(super) const EXTENSION: (&str, &str) = ("ARROW:extension:name", "arrow.json");
+
 fn schema(columns: &[Column]) -> SchemaRef {
-    let fields: Vec<Field> = columns.iter().map(|c| Field::new(&c.name, data_type(c), true)).collect();
+    let field = |column: &Column| {
+        let field = Field::new(&column.name, data_type(column), true);
+        match column.shape {
+            Shape::Json => {
+                let empty = ("ARROW:extension:metadata".to_owned(), String::new());
+                field.with_metadata(HashMap::from([(EXTENSION.0.to_owned(), EXTENSION.1.to_owned()), empty]))
+            }
+            _ => field,
+        }
+    };
+    let fields: Vec<Field> = columns.iter().map(field).collect();
     Arc::new(Schema::new(fields))
 }
 

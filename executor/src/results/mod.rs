@@ -7,16 +7,25 @@
 mod columns;
 mod encode;
 mod failure;
+mod lines;
+mod location;
 mod moments;
 mod object;
 mod options;
+mod pages;
+mod read;
 mod rows;
+mod spec;
 mod store;
 mod upload;
+mod values;
 
+pub use location::object_path;
 pub use object::{delete, signed_url, size, Stream};
 pub use options::check_store;
+pub use read::{read, read_rows, rows, Reader, RowReader};
 pub use rows::Rows;
+pub use spec::{parse_result, ObjectSpec, ResultSpec, ResultTo, INLINE_BYTES, INLINE_ROWS};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
