@@ -150,7 +150,7 @@ fn ending_of(error: &reqwest::Error, place: &str, first: bool) -> Ending {
         return Ending::Failed(refused.failure().detail(place));
     }
     let tls = find::<rustls::Error>(error);
-    if let Some(tls) = tls.filter(|tls| error.is_connect() || matches!(tls, rustls::Error::AlertReceived(_))) {
+    if let Some(tls) = tls.filter(|tls| error.is_connect() || turned_away(tls)) {
         return Ending::Failed(tls_failure(tls).detail(place));
     }
     if error.is_connect() {
@@ -167,6 +167,23 @@ fn ending_of(error: &reqwest::Error, place: &str, first: bool) -> Ending {
         return Ending::Failed(Failure::new(format!("no request: {}", last(error))).detail(place));
     }
     Ending::Lost(lost(error, place))
+}
+
+/// The other side did not take the handshake, which a client of TLS 1.3 learns only after it has begun to send.
+fn turned_away(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(
+        error,
+        rustls::Error::AlertReceived(
+            Alert::CertificateRequired
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::HandshakeFailure
+        )
+    )
 }
 
 /// The connection ended before the answer did.

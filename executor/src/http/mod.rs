@@ -12,6 +12,10 @@ mod request;
 mod rows;
 mod settings;
 mod template;
+mod values;
+
+#[cfg(test)]
+mod http2_tests;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};

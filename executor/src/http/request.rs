@@ -1,17 +1,18 @@
 //! What a node or task says under `request`, and the request that comes of it.
 //!
-//! Must never let an argument change more than its own place: not the path around it, not the header after it. Must never
-//! put a secret into a URL.
+//! Must never send what was not checked, nor hand anything that may be a secret to another host than the target's: what
+//! belongs to the target only is kept apart from the start.
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE, USER_AGENT};
 use reqwest::{Method, StatusCode};
-use serde_json::{json, Map, Value};
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::settings::{header, Settings};
-use super::template::{encoded, Piece, Takes, Template};
-use crate::job::{Failure, Job, Secret};
+use super::template::{Piece, Takes, Template};
+use super::values::Values;
+use crate::job::{Failure, Job};
 use crate::kind::Fault;
 
 /// The secret that the engine knows an asynchronous request's receiver by.
@@ -20,8 +21,8 @@ const CALLBACK_TOKEN: &str = "callback_token";
 /// `request`, checked.
 pub struct Request {
     method: Method,
-    path: Template,
-    query: Vec<(String, Template)>,
+    pub path: Template,
+    pub query: Vec<(String, Template)>,
     headers: Vec<(HeaderName, Template)>,
     body: Body,
     pub expect: Vec<Expect>,
@@ -252,6 +253,8 @@ impl Prepared {
         prepared.set_body(request, &values)?;
         prepared.set_headers(request, settings, &values)?;
         prepared.masks.extend(job.work.secrets.values().map(|secret| secret.expose().to_owned()));
+        let parameters = settings.base.query_pairs().filter(|(name, _)| sounds_secret(name));
+        prepared.masks.extend(parameters.map(|(_, value)| value.into_owned()));
         if let Some((_, password)) = &settings.user {
             prepared.masks.push(password.expose().to_owned());
         }
@@ -274,7 +277,8 @@ impl Prepared {
         self.headers.insert(USER_AGENT, HeaderValue::from_static(concat!("pgflow/", env!("CARGO_PKG_VERSION"))));
         for (name, template) in &request.headers {
             let text = values.text(template, &job.work.secrets, name.as_str())?;
-            let value = header_value(name, &text, template.has_secret())?;
+            let value = header_value(name, &text, template.has_secret() || sounds_secret(name.as_str()))?;
+            self.mask_literal(name, &text);
             let public = [CONTENT_TYPE, USER_AGENT, reqwest::header::ACCEPT].contains(name) && !template.has_secret();
             if public {
                 self.headers.insert(name.clone(), value);
@@ -310,13 +314,22 @@ impl Prepared {
                 self.masks.extend(job.target.connection_options.get(secret).map(|s| s.expose().to_owned()));
             }
         }
-        let name = name.as_str();
-        if crate::job::is_credential(name) || name.contains("key") || name.contains("cookie") || name.contains("auth") {
+        self.mask_literal(name, text);
+    }
+
+    fn mask_literal(&mut self, name: &HeaderName, text: &str) {
+        if sounds_secret(name.as_str()) {
             self.masks.push(text.to_owned());
             // `Bearer abc`: the part that counts.
             self.masks.extend(text.split_once(' ').map(|(_, rest)| rest.trim().to_owned()));
         }
     }
+}
+
+/// Whether a header or a parameter of a URL holds a credential, by its name.
+fn sounds_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    crate::job::is_credential(&name) || ["key", "cookie", "auth", "sig", "code"].iter().any(|word| name.contains(word))
 }
 
 fn header_value(name: &HeaderName, text: &str, sensitive: bool) -> Result<HeaderValue, Failure> {
@@ -329,180 +342,6 @@ fn header_value(name: &HeaderName, text: &str, sensitive: bool) -> Result<Header
 fn header_value_of(text: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_bytes(text.as_bytes())
         .map_err(|_| Failure::new("its value holds a line break or another character that no header can have"))
-}
-
-/// Looks names up for one job.
-struct Values<'a> {
-    job: &'a Job,
-}
-
-impl Values<'_> {
-    /// An argument, else what the engine knows of the task.
-    fn get(&self, name: &str) -> Option<Value> {
-        let arguments = &self.job.work.arguments;
-        arguments.get(name).cloned().or_else(|| match name {
-            "flow_id" => arguments.flow_id.map(Value::from),
-            "flow" => arguments.flow.clone().map(Value::from),
-            "node" => arguments.node.clone().map(Value::from),
-            "task_id" => Some(Value::from(self.job.task_id)),
-            "attempt" => Some(Value::from(self.job.attempt)),
-            _ => None,
-        })
-    }
-
-    /// The whole of the callback's arguments.
-    fn arguments(&self) -> Value {
-        let arguments = &self.job.work.arguments;
-        json!({
-            "flow_id": arguments.flow_id,
-            "flow": arguments.flow,
-            "flow_arguments": arguments.flow_arguments,
-            "node": arguments.node,
-            "step_arguments": arguments.step_arguments,
-            "task_id": self.job.task_id,
-        })
-    }
-
-    fn url(&self, request: &Request, settings: &Settings) -> Result<Url, Failure> {
-        let mut url = settings.base.clone();
-        let path = self.path(&request.path)?;
-        if !path.is_empty() {
-            let base = url.path().trim_end_matches('/').to_owned();
-            url.set_path(&format!("{base}{path}"));
-        }
-        for (name, template) in &request.query {
-            let mut text = String::new();
-            for piece in &template.0 {
-                match piece {
-                    Piece::Text(t) => text.push_str(t),
-                    Piece::Argument(argument) => text.push_str(&self.plain(argument, &format!("query {name}"))?),
-                    Piece::Secret(_) => return Err(Failure::new("a secret does not belong into a URL")),
-                }
-            }
-            url.query_pairs_mut().append_pair(name, &text);
-        }
-        Ok(url)
-    }
-
-    fn path(&self, template: &Template) -> Result<String, Failure> {
-        let mut path = String::new();
-        for piece in &template.0 {
-            match piece {
-                Piece::Text(text) => path.push_str(text),
-                Piece::Argument(name) => {
-                    let text = self.plain(name, "the path")?;
-                    if text.is_empty() {
-                        return Err(Failure::new(format!("the argument {name} of the path is empty"))
-                            .hint("The request would go to another resource than the one that is meant."));
-                    }
-                    path.push_str(&encoded(&text));
-                }
-                Piece::Secret(_) => return Err(Failure::new("a secret does not belong into a URL")),
-            }
-        }
-        // URLs take such a segment, however it is written, as a step up: to what nobody has named.
-        let dots = |segment: &str| {
-            let segment = segment.to_ascii_lowercase().replace("%2e", ".");
-            segment == "." || segment == ".."
-        };
-        if path.split('/').any(dots) {
-            return Err(Failure::new("the path has a segment . or .., which would lead elsewhere"));
-        }
-        Ok(path)
-    }
-
-    /// An argument as a text.
-    fn plain(&self, name: &str, place: &str) -> Result<String, Failure> {
-        match self.get(name) {
-            Some(Value::String(text)) => Ok(text),
-            Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
-            None | Some(Value::Null) => {
-                Err(Failure::new(format!("there is no argument {name}, which {place} refers to"))
-                    .hint("Give it in the step's or the flow's arguments."))
-            }
-            Some(_) => {
-                Err(Failure::new(format!("the argument {name}, which {place} refers to, is an array or object"))
-                    .hint("Only texts, numbers, true and false can be part of a URL or header."))
-            }
-        }
-    }
-
-    /// A header's value.
-    fn text(
-        &self,
-        template: &Template,
-        secrets: &std::collections::BTreeMap<String, Secret>,
-        header: &str,
-    ) -> Result<String, Failure> {
-        let mut text = String::new();
-        for piece in &template.0 {
-            match piece {
-                Piece::Text(t) => text.push_str(t),
-                Piece::Argument(name) => text.push_str(&self.plain(name, &format!("header {header}"))?),
-                Piece::Secret(name) => match secrets.get(name) {
-                    Some(secret) => text.push_str(secret.expose()),
-                    None => return Err(Failure::new(format!("there is no {name}, which header {header} refers to"))
-                        .hint(
-                        "In a target's headers it is an option of the foreign server or of the user mapping of the \
-                             task's role; in a request's headers one of the task's secrets.",
-                    )),
-                },
-            }
-        }
-        Ok(text)
-    }
-
-    /// `"$name"` is the value of that name, `"$$…"` a text that begins with `$`. `secret` is set if one was put in.
-    fn body(&self, body: &Value, secret: &mut bool) -> Result<Value, Failure> {
-        Ok(match body {
-            Value::String(text) => match reference(text) {
-                Reference::None => body.clone(),
-                Reference::Literal(text) => Value::from(text),
-                Reference::To(name) => {
-                    if let Some(found) = self.job.work.secrets.get(name) {
-                        *secret = true;
-                        Value::from(found.expose())
-                    } else {
-                        self.get(name).ok_or_else(|| {
-                            Failure::new(format!("there is no argument {name}, which the body refers to"))
-                                .hint("Give it in the step's or the flow's arguments; \"$$name\" is the text $name.")
-                        })?
-                    }
-                }
-            },
-            Value::Array(items) => {
-                Value::Array(items.iter().map(|item| self.body(item, secret)).collect::<Result<_, _>>()?)
-            }
-            Value::Object(fields) => {
-                let mut resolved = Map::new();
-                for (key, value) in fields {
-                    resolved.insert(key.clone(), self.body(value, secret)?);
-                }
-                Value::Object(resolved)
-            }
-            _ => body.clone(),
-        })
-    }
-}
-
-enum Reference<'a> {
-    None,
-    Literal(&'a str),
-    To(&'a str),
-}
-
-/// `$5.00` and `$a and b` are texts as they stand.
-fn reference(text: &str) -> Reference<'_> {
-    let Some(rest) = text.strip_prefix('$') else { return Reference::None };
-    if rest.starts_with('$') {
-        return Reference::Literal(rest);
-    }
-    let first = rest.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
-    if first && rest.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-') {
-        Reference::To(rest)
-    } else {
-        Reference::None
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::*;
-use crate::job::{Arguments, Target, Work};
+use crate::job::{Arguments, Secret, Target, Work};
 
 /// A job with arguments to refer to.
 fn job(target: Value, request: Value) -> Job {
