@@ -52,6 +52,7 @@ GRANT SELECT ON async.claim, async.server_log TO flow_monitor;
 GRANT SELECT ON async.target, async.control, async.store TO flow_admin;  -- a connection string may hold a password
 GRANT SELECT (target, kind, max_concurrency, asynchronous_finish, default_timeout, concurrency_track_yielded, server, owner)
   ON async.target TO flow_user, flow_monitor;
+GRANT SELECT (store, url, server, keep_for, owner) ON async.store TO flow_user, flow_monitor;
 GRANT SELECT (only_row, workers, self_target, self_concurrency, default_timeout, default_concurrency_pool_workers,
   task_keep_duration, advisory_mutex_id, debug_log, paused)
   ON async.control TO flow_user, flow_monitor;
@@ -65,7 +66,7 @@ DECLARE
     'async.adopted', 'async.interval_pretty', 'async.may_read', 'async.reads_everything', 'async.readable_roles',
     'async.running', 'async.processes', 'async.pool_use', 'async.setting', 'async.wait_for_change', 'async.last_message',
     'async.first_task_since', 'async.target_name', 'async.target_kind', 'async.tail_once', 'async.tail', 'async.worker_info',
-    'async.wait_for_latch', 'async.main', 'async.task',
+    'async.wait_for_latch', 'async.main', 'async.task', 'async.executor_kinds', 'async.masked_options',
     'flow.args', 'flow.configuration', 'flow.walk_flow', 'flow.flows', 'flow.task_list', 'flow.graphviz',
     'flow.graphviz_events', 'flow.node_status_color', 'flow.validate', 'flow.watch', 'flow.wait',
     -- and what these call

@@ -3,6 +3,7 @@
 
 mod api;
 mod as_owner;
+mod elsewhere_api;
 mod engine;
 mod error;
 mod flow_api;

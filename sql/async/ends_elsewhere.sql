@@ -122,3 +122,14 @@ COMMENT ON COLUMN async.target_down.since IS 'When it was first found to be down
 COMMENT ON COLUMN async.target_down.next_try IS 'When it is tried again.';
 COMMENT ON COLUMN async.target_down.tries IS 'How often it was tried since.';
 COMMENT ON COLUMN async.target_down.error IS 'What the last try met.';
+
+-- When the dispatcher must next look for results and executions that are over, though nothing else happens. Executions are
+-- kept for hours and days: an hour is soon enough.
+CREATE FUNCTION async.next_expiry() RETURNS TIMESTAMPTZ
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN least((SELECT min(r.expires) FROM async.result r),
+               (SELECT clock_timestamp() + INTERVAL '1 hour' FROM async.execution e LIMIT 1));
+END
+$$;
+COMMENT ON FUNCTION async.next_expiry IS 'Internal: when the dispatcher must look for what is over; null: there is nothing that ends.';

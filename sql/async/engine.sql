@@ -25,6 +25,8 @@ BEGIN
         FROM open LEFT JOIN async.running() r ON r.task_id = open.task_id
         WHERE t.task_id = open.task_id
         RETURNING t.task_id, t.target, t.priority),
+      no_more_secret AS (
+        DELETE FROM async.task_secret s USING ended e WHERE s.task_id = e.task_id),
       no_more_offered AS (
         DELETE FROM async.external_queue q USING ended e
         WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id)
@@ -68,6 +70,8 @@ BEGIN
                                           '(on_partial: fail)', _reason) END
       FROM lost WHERE t.task_id = lost.task_id
       RETURNING t.task_id, t.attempt, t.processed IS NOT NULL AS ended),
+    no_more_secret AS (
+      DELETE FROM async.task_secret s USING changed c WHERE s.task_id = c.task_id AND c.ended),
     logged AS (
       INSERT INTO async.task_log (task_id, attempt, seq, level, message)
       SELECT c.task_id, c.attempt, 1000000, 'STATUS', format('attempt %s was lost: %s', c.attempt, _reason)

@@ -34,11 +34,11 @@ COMMENT ON FUNCTION async.require_runnable_role IS
 
 CREATE FUNCTION async.targets_of(
   _tasks async.task_push_t[], OUT given TEXT, OUT target TEXT, OUT kind TEXT, OUT asynchronous_finish BOOL,
-  OUT concurrency_track_yielded BOOL)
+  OUT concurrency_track_yielded BOOL, OUT needs TEXT)
 RETURNS SETOF RECORD LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN QUERY
-    SELECT d.given, t.target, t.kind, t.asynchronous_finish, t.concurrency_track_yielded
+    SELECT d.given, t.target, t.kind, t.asynchronous_finish, t.concurrency_track_yielded, async.kind_needs(t.kind)
       FROM (SELECT DISTINCT coalesce(p.target, 'local') AS given FROM unnest(_tasks) p) AS d
       JOIN async.target t ON t.target = async.target_name(d.given);
 END
@@ -72,7 +72,10 @@ BEGIN
     LATERAL (VALUES
       (CASE WHEN t.target IS NULL THEN format('there is no target "%s"', left(p.target, 80)) END),
       (CASE WHEN _runs AND t.kind <> 'external' AND btrim(coalesce(p.query, ''), E' \t\r\n;') = ''
-         THEN format('it has no query, and target "%s" is not external', t.target) END),
+         THEN CASE WHEN t.needs = 'options' THEN format('target "%s" takes requests: async.push_request', t.target)
+                   ELSE format('it has no query, and target "%s" is not external', t.target) END END),
+      (CASE WHEN _runs AND btrim(p.query, E' \t\r\n;') <> '' AND t.needs = 'options'
+         THEN format('target "%s" runs no query: async.push_request', t.target) END),
       (CASE WHEN p.manual_timeout <= INTERVAL '0' THEN format('manual_timeout is %s', p.manual_timeout) END)) AS v(message);
   IF _faults IS NOT NULL THEN
     RAISE invalid_parameter_value USING
@@ -283,6 +286,7 @@ BEGIN
   WHERE t.task_id = i.id AND t.processed IS NULL;
   DELETE FROM async.external_queue q USING async.task t
    WHERE t.task_id = ANY (_open) AND q.target = t.target AND q.task_id = t.task_id;
+  DELETE FROM async.task_secret s WHERE s.task_id = ANY (_open);
   PERFORM async.announce_ended(_open);
 END
 $$;
@@ -459,7 +463,7 @@ DECLARE
 BEGIN
   PERFORM async.require_engine();
   PERFORM async.lock_tasks(_caller, ARRAY[_task_id]);
-  SELECT t.flow_id, t.processed, t.target, t.run_as, t.query, k.kind INTO _task
+  SELECT t.flow_id, t.processed, t.target, t.run_as, t.query, t.options, k.kind INTO _task
     FROM async.task t LEFT JOIN async.target k ON k.target = t.target WHERE t.task_id = _task_id;
   IF _task.flow_id IS NOT NULL THEN
     RAISE object_not_in_prerequisite_state USING
@@ -472,7 +476,8 @@ BEGIN
     RAISE undefined_object USING
       MESSAGE = format('target "%s" of task %s does not exist any more', _task.target, _task_id),
       HINT = 'Configure it with async.configure.';
-  ELSIF _task.kind <> 'external' AND _task.query IS NULL THEN
+  ELSIF _task.kind <> 'external' AND _task.query IS NULL
+        AND NOT (async.kind_needs(_task.kind) = 'options' AND _task.options ? 'request') THEN
     RAISE object_not_in_prerequisite_state USING MESSAGE = format('task %s has no query to run', _task_id);
   ELSIF _task.kind = 'local' THEN
     PERFORM async.require_runnable_role(_task.run_as);
@@ -481,7 +486,8 @@ BEGIN
   UPDATE async.task t SET
     processed = NULL, yielded = NULL, consumed = NULL, first_consumed = NULL, finish_status = NULL, failed = NULL,
     processing_error = NULL, eligible_when = NULL, times_up = NULL, crashes = 0, suspect = false,
-    partially_committed = false
+    partially_committed = false, unsure = false,
+    intention = t.intention + 1  -- whoever receives it elsewhere must not take it for a repetition
   WHERE t.task_id = _task_id;
   PERFORM async.note_tasks(ARRAY[_task_id], 'STATUS', format('started again by role "%s"', pg_get_userbyid(_caller)));
   PERFORM async.reopen_from(_task_id);

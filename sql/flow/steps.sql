@@ -105,7 +105,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT x.* FROM flow.definition_node x WHERE x.definition_id = f.definition_id AND x.node_no = _node_no OFFSET 0) n
   CROSS JOIN LATERAL (
     SELECT x.concurrency_pool FROM flow.flow_node x WHERE x.flow_id = _flow_id AND x.node_no = _node_no OFFSET 0) r
-  LEFT JOIN async.target t ON t.target = coalesce(n.target, 'local')
+  LEFT JOIN async.target t ON t.target = CASE WHEN n.options ? 'tier' THEN async.tier_target(n.target, n.options->>'tier')
+                                              ELSE coalesce(n.target, 'local') END
   WHERE f.flow_id = _flow_id;
 $$;
 COMMENT ON FUNCTION flow.task_form IS

@@ -172,6 +172,8 @@ pub struct Database {
     pub attached: AtomicBool,
     /// A transaction keeps the engine from starting tasks until it ends (`async.drain`).
     pub held: AtomicBool,
+    /// A worker needs the executor and found that nobody listens.
+    pub wants_executor: AtomicBool,
     /// Set by DROP EXTENSION and the like: the dispatcher looks whether it still has a reason to be.
     pub check_extension: AtomicBool,
     /// When the dispatcher will wake up by itself (microseconds since 2000; i64::MAX: not).

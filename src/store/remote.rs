@@ -1,9 +1,12 @@
 //! What the dispatcher reads and writes about tasks that run somewhere else. Nothing here may call a user's code.
 #![allow(unsafe_code)]
 
+use pgflow_executor::bridge::{Broken, BrokenKind};
+use pgflow_executor::results::{Kept, ResultSpec, ResultTo};
 use pgrx::{pg_sys, JsonB};
 
 use super::{arg, run, Arg};
+use crate::engine::own_task::Attempt;
 
 /// A task that is to be sent.
 pub struct Outgoing {
@@ -152,9 +155,39 @@ pub fn end_attempts(ends: &[End]) -> Vec<(i64, String)> {
     (0..rows.len).filter_map(|r| Some((rows.get(r, 1)?, rows.get(r, 2)?))).collect()
 }
 
+/// An attempt of a worker that needed something elsewhere and did not get it.
+pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option<String> {
+    let rows = run(c"SELECT crashes FROM async.task WHERE task_id = $1", &[arg(a.task_id)]);
+    let tries = rows.one::<i32>().unwrap_or(0);
+    let pause = broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
+    let end = End {
+        task_id: a.task_id,
+        attempt: a.attempt,
+        started,
+        word: if broken.kind == BrokenKind::Lost { "lost" } else { "again" },
+        error: Some(error),
+        delay: Some(pause),
+        // One that cannot be reached is waited for.
+        max_attempts: if broken.kind == BrokenKind::Down { i32::MAX } else { 5 },
+    };
+    end_attempts(&[end]).pop().map(|(_, word)| word)
+}
+
 /// Notes what an attempt left behind.
-pub fn record_result(task_id: i64, attempt: i32, kept: serde_json::Value) {
-    run(c"SELECT async.record_result($1, $2, $3)", &[arg(task_id), arg(attempt), arg(JsonB(kept))]);
+pub fn record_result(a: Attempt, kept: &Kept, spec: &ResultSpec) {
+    let (kept_as, store) = match &spec.to {
+        ResultTo::Nothing => return,
+        ResultTo::Inline { .. } => ("inline", None),
+        ResultTo::Table { .. } => ("table", None),
+        ResultTo::Object(object) => ("object", Some(&object.store)),
+        ResultTo::Export(object) => ("export", Some(&object.store)),
+    };
+    let said = serde_json::json!({
+        "kept_as": kept_as, "store": store, "path": kept.path, "location": kept.location, "format": kept.format,
+        "compression": kept.compression, "rows": kept.rows, "bytes": kept.bytes, "meta": kept.columns,
+        "content": kept.content, "keep_for": spec.keep_for,
+    });
+    run(c"SELECT async.record_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(JsonB(said))]);
 }
 
 fn time(microseconds: i64) -> Arg {
@@ -174,4 +207,35 @@ pub fn target_down(target: &str, since: i64, next_try: i64, tries: i32, error: &
 /// A target can be reached again; None: whatever is noted of any.
 pub fn target_up(target: Option<&str>) {
     run(c"DELETE FROM async.target_down WHERE $1 IS NULL OR target = $1", &[arg(target)]);
+}
+
+/// At most `limit` results that are over; returns objects that are to be deleted: (task, store, path).
+pub fn expire_results(limit: i32) -> Vec<(i64, String, String)> {
+    let rows = run(c"SELECT task_id, store, path FROM async.expire_results($1)", &[arg(limit)]);
+    (0..rows.len).filter_map(|r| Some((rows.get(r, 1)?, rows.get(r, 2)?, rows.get(r, 3)?))).collect()
+}
+
+/// Forgets at most `limit` executions that are over; returns how many.
+pub fn expire_executions(limit: i32) -> i32 {
+    run(c"SELECT async.expire_executions($1)", &[arg(limit)]).one().unwrap_or(0)
+}
+
+/// When the next result or execution is over.
+pub fn next_expiry() -> Option<i64> {
+    let rows = run(c"SELECT async.next_expiry()", &[]);
+    rows.datum(0, 1).map(|d| d.value() as i64)
+}
+
+pub fn results_deleted(task_ids: Vec<i64>) {
+    run(c"SELECT async.results_deleted($1)", &[arg(task_ids)]);
+}
+
+pub fn results_not_deleted(kept: Vec<(i64, String)>) {
+    let (task_ids, reasons): (Vec<i64>, Vec<String>) = kept.into_iter().unzip();
+    run(c"SELECT async.results_not_deleted($1, $2)", &[arg(task_ids), arg(reasons)]);
+}
+
+/// What a dispatcher before this one was deleting is due at once.
+pub fn resume_deletions() {
+    run(c"SELECT async.resume_deletions()", &[]);
 }

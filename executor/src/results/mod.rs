@@ -84,6 +84,14 @@ pub enum Keep {
 }
 
 impl Keep {
+    /// Where the object is to lie in its store.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Keep::Object { path, .. } | Keep::Export { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The options of the store, if there is one: credentials among them.
     pub(crate) fn store_options(&self) -> impl Iterator<Item = (&String, &Secret)> {
         let store = match self {
@@ -144,10 +152,12 @@ pub enum Shape {
 }
 
 /// What was kept.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     /// The URL of the object, without credentials.
     pub location: Option<String>,
+    /// The same below the store's prefix.
+    pub path: Option<String>,
     pub format: Option<Format>,
     pub compression: Compression,
     pub rows: Option<u64>,

@@ -143,6 +143,7 @@ impl Stream {
         let (location, bytes) = (upload.location(), upload.taken());
         upload.close().await?;
         Ok(Kept {
+            path: None,
             location: Some(location),
             format: Some(format),
             compression,

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::*;
 
 use pgflow_core::queue::{Place, State};
-use pgflow_executor::job::Ending;
-use pgflow_executor::runner::Report;
+use pgflow_executor::bridge::Offer;
+use pgflow_executor::job::{Ending, Failure};
+use pgflow_executor::runner::{Errand, Report};
 
 use super::remote::Landed;
 use super::{results, Dispatcher, Due};
@@ -18,6 +19,9 @@ const PAUSE: i64 = 1_000_000;
 const PAUSE_MAX: i64 = 60_000_000;
 /// Rows that a client has locked, and places that other databases hold, are looked at again after this long.
 const LOCKED: i64 = 100_000;
+
+/// Results that are forgotten in one transaction.
+const EXPIRED_AT_ONCE: i32 = 200;
 
 /// Tasks of a lane that were chosen to be sent: (lane, (task, attempt)).
 pub(super) type Batch = (usize, Vec<(i64, i32)>);
@@ -37,7 +41,9 @@ impl Dispatcher {
                 Report::Probed { target, outcome: Err(failure) } => {
                     self.remote.note_down(target, &failure.message);
                 }
-                Report::Deleted { ids, kept } => results::deleted(ids, kept),
+                Report::Deleted { ids, kept } => self.deleted(ids, kept),
+                Report::Wanted { task_id, attempt, pid } => self.offer(task_id, attempt, pid),
+                Report::Deaf(why) => pgrx::warning!("pgflow: workers cannot reach the executor: {why}"),
                 Report::Ended { .. } => {}
             }
         }
@@ -88,6 +94,57 @@ impl Dispatcher {
         self.remind(next, Due::Look);
         self.queue.requeue(l.task_id, l.attempt);
         None
+    }
+
+    /// What is over is forgotten, a batch at a time; objects are deleted when their marks are committed.
+    pub(super) fn expire(&mut self) {
+        if !self.adopted {
+            return;
+        }
+        self.db();
+        let objects = store::expire_results(EXPIRED_AT_ONCE);
+        let mut full = objects.len() >= EXPIRED_AT_ONCE as usize;
+        full |= store::expire_executions(EXPIRED_AT_ONCE) >= EXPIRED_AT_ONCE;
+        let mut by_store: HashMap<String, Vec<(i64, String)>> = HashMap::new();
+        for (task_id, place, path) in objects {
+            by_store.entry(place).or_default().push((task_id, path));
+        }
+        for (name, objects) in by_store {
+            if let Some(place) = results::open_store(&name) {
+                self.remote.later(Errand::Delete { store: place, objects });
+            }
+        }
+        if full {
+            self.remind(crate::store::now(), Due::Expiry);
+        } else {
+            self.look_for_expiry();
+        }
+    }
+
+    /// Wakes up when the next result or execution is over.
+    pub(super) fn look_for_expiry(&mut self) {
+        if let Some(at) = store::next_expiry() {
+            self.remind(at.max(crate::store::now() + 1_000_000), Due::Expiry);
+        }
+    }
+
+    fn deleted(&mut self, ids: Vec<i64>, kept: Vec<(i64, String)>) {
+        if !ids.is_empty() {
+            store::results_deleted(ids);
+        }
+        if !kept.is_empty() {
+            store::results_not_deleted(kept);
+        }
+    }
+
+    /// A worker needs the executor for the task it runs. Only the worker that was handed it is answered.
+    fn offer(&mut self, task_id: i64, attempt: i32, pid: i32) {
+        let offer = if self.slots.runs(pid, task_id, attempt) {
+            self.remote.offer(task_id, attempt)
+        } else {
+            Err("it is not this process that runs the task".to_owned())
+        };
+        self.remote.answer(task_id, attempt, offer.unwrap_or_else(|why| Offer::Refuse(Failure::new(why))));
     }
 
     fn queue_learns(&mut self, l: &Landed) {

@@ -48,6 +48,8 @@ enum Due {
     Task(i64),
     /// A node with open steps has its time-out.
     Node(i64, i32),
+    /// A result or an execution is over.
+    Expiry,
     /// Nothing in particular: look at what was locked, at workers that were asked to end.
     Look,
 }
@@ -240,6 +242,9 @@ impl Dispatcher {
             self.rebuild();
         }
         let events = self.take_events();
+        if self.database.wants_executor.swap(false, AcqRel) {
+            self.remote.listen();
+        }
         let reports = self.take_reports();
         let left = self.reap();
         let due = self.take_due();
@@ -378,7 +383,7 @@ impl Dispatcher {
                 self.queue.wait(task_id, attempt + 1);
                 self.touched.push(task_id);
             }
-            Outcome::Stale => {
+            Outcome::Stale | Outcome::Prepared => {
                 self.queue.wait(task_id, attempt);
                 self.touched.push(task_id);
             }
@@ -420,6 +425,7 @@ impl Dispatcher {
         }
         store::raise_open_low();
         self.mark_running();
+        self.look_for_expiry();
     }
 
     /// Whether any work is open, so that the tables are compared with the memory now and then.

@@ -49,6 +49,8 @@ impl Dispatcher {
         self.read_settings();
         let adopted_workers = self.slots.adopt();
         if self.adopted {
+            crate::store::remote::resume_deletions();
+            self.look_for_expiry();
             self.settle_claims(state.clean_stop);
             self.mark_running();
             if !state.clean_stop {

@@ -10,17 +10,19 @@ use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use pgflow_core::queue::{Key, Place};
+use pgflow_core::queue::Key;
+use pgflow_executor::bridge::Offer;
 use pgflow_executor::job::{Arguments, Ending, Failure, Job, Secret, Target, Work};
 use pgflow_executor::kind::Progress;
 use pgflow_executor::kinds;
-use pgflow_executor::results::Keep;
+use pgflow_executor::results::{Keep, ResultSpec};
 use pgflow_executor::runner::{Errand, Executor, OnProgress, Report};
 use serde_json::{Map, Value};
 
 use super::pools::Pools;
+use super::results;
 use crate::engine::process;
-use crate::engine::shmem::{shared, Database, Remote as Shown};
+use crate::engine::shmem::{shared, Database, Remote as Shown, Worker};
 use crate::settings;
 use crate::store::remote::{self as store, Outgoing};
 
@@ -53,6 +55,7 @@ struct Flight {
     pool: usize,
     target: Arc<Target>,
     keep: Keep,
+    spec: ResultSpec,
     shown: usize,
     started: i64,
     time_limit: Option<i64>,
@@ -83,6 +86,9 @@ pub struct Remote {
     down: HashMap<String, Down>,
     /// Stops that found no room.
     stops: Vec<(i64, i32)>,
+    listening: bool,
+    /// Small work to be begun after the commit.
+    errands: Vec<Errand>,
 }
 
 /// An attempt that was reported, and what is known of it.
@@ -100,6 +106,7 @@ pub struct Landed {
     pub target: Arc<Target>,
     /// What was to be done with its result.
     pub keep: Keep,
+    pub spec: ResultSpec,
 }
 
 /// What was made of tasks that were chosen to be sent: (task, attempt).
@@ -130,15 +137,13 @@ impl Remote {
             prepared: Vec::new(),
             down: HashMap::new(),
             stops: Vec::new(),
+            listening: false,
+            errands: Vec::new(),
         }
     }
 
     pub fn has_report(&self) -> bool {
         self.executor.as_ref().is_some_and(|e| e.has_report() || (!self.flying.is_empty() && e.is_gone()))
-    }
-
-    pub fn holds(&self, task_id: i64) -> bool {
-        self.flying.contains_key(&task_id)
     }
 
     pub fn busy(&self) -> bool {
@@ -166,7 +171,7 @@ impl Remote {
         finished_claims: &mut Vec<i64>,
     ) -> (Vec<Landed>, Vec<Report>) {
         let (mut landed, mut others) = (Vec::new(), Vec::new());
-        while let Some(report) = self.executor.as_mut().and_then(Executor::next) {
+        while let Some(report) = self.executor.as_mut().and_then(Executor::take) {
             match report {
                 Report::Ended { task_id, attempt, ending, timed_out, took } => {
                     if self.flying.get(&task_id).is_some_and(|f| f.attempt == attempt) {
@@ -180,6 +185,7 @@ impl Remote {
             // It must not end by itself. What it had is lost; another one is started.
             pgrx::warning!("pgflow: the executor's thread has ended; this is a bug of pgflow");
             self.executor = None;
+            self.listening = false;
             for task_id in self.flying.keys().copied().collect::<Vec<_>>() {
                 let ending = Ending::Lost(Failure::new("the executor's thread has ended"));
                 landed.extend(self.land(task_id, ending, false, Duration::ZERO, pools, finished_claims));
@@ -219,6 +225,7 @@ impl Remote {
             max_attempts: flight.max_attempts,
             target: flight.target,
             keep: flight.keep,
+            spec: flight.spec,
         })
     }
 
@@ -239,8 +246,8 @@ impl Remote {
                 .entry((outgoing.target.clone(), outgoing.role.clone()))
                 .or_insert_with(|| read_target(&outgoing.target, &outgoing.role))
                 .clone();
-            let job = match target.and_then(|target| job(&self.engine_id, target, outgoing)) {
-                Ok(job) => job,
+            let (job, spec) = match target.and_then(|target| job(&self.engine_id, target, outgoing)) {
+                Ok(made) => made,
                 Err(why) => {
                     prepared.faults.push((task_id, why));
                     continue;
@@ -260,6 +267,7 @@ impl Remote {
                 pool: lane.pool,
                 target: job.target.clone(),
                 keep: job.keep.clone(),
+                spec,
                 shown,
                 started,
                 time_limit: outgoing.time_limit,
@@ -286,7 +294,7 @@ impl Remote {
 
     /// Hands over what was prepared: the marks are durable.
     pub fn send(&mut self) {
-        if self.prepared.is_empty() && self.stops.is_empty() {
+        if self.prepared.is_empty() && self.stops.is_empty() && self.errands.is_empty() {
             return;
         }
         if self.executor.is_none() {
@@ -299,6 +307,10 @@ impl Remote {
             if let Err(job) = executor.run(job, progress) {
                 self.prepared.push(*job);
             }
+        }
+        for errand in std::mem::take(&mut self.errands) {
+            // Without room it is lost: what it was about is found again when its time has come.
+            let _ = executor.errand(errand);
         }
         for (task_id, attempt) in std::mem::take(&mut self.stops) {
             if !executor.stop(task_id, attempt) {
@@ -381,15 +393,44 @@ impl Remote {
         (next, given_up)
     }
 
-    pub fn errand(&self, errand: Errand) -> bool {
-        self.executor.as_ref().is_some_and(|e| e.errand(errand))
-    }
-
-    /// Starts the executor if it does not run, for errands.
-    pub fn ensure(&mut self) {
+    /// Listens to workers that need the executor.
+    pub fn listen(&mut self) {
         if self.executor.is_none() {
             self.executor = self.start();
         }
+        if let (false, Some(executor)) = (self.listening, &self.executor) {
+            self.listening = executor.listen(crate::engine::bridge::socket(self.database.oid.load(Acquire)));
+        }
+    }
+
+    /// What a worker's task is to be: a job of its own target, or rows of its own to be kept.
+    pub fn offer(&mut self, task_id: i64, attempt: i32) -> Result<Offer, String> {
+        if self.engine_id.is_empty() {
+            self.engine_id = store::engine_id();
+        }
+        let outgoing = store::outgoing(vec![task_id]).pop().filter(|o| o.attempt == attempt);
+        let Some(mut outgoing) = outgoing else { return Err("the task has ended".to_owned()) };
+        // The worker watches the time.
+        outgoing.time_left = None;
+        let target = read_target(&outgoing.target, &outgoing.role)?;
+        let is_here = target.kind == "local";
+        let job = Box::new(job(&self.engine_id, target, &outgoing)?.0);
+        if is_here {
+            return Ok(Offer::Store(job));
+        }
+        let shown = shared().workers().iter().find(|w| w.task_id.load(Acquire) == task_id);
+        Ok(Offer::Fetch(job, shown.map_or_else(nobody, |w| progress_in(w, task_id))))
+    }
+
+    pub fn answer(&self, task_id: i64, attempt: i32, offer: Offer) {
+        if let Some(executor) = &self.executor {
+            executor.answer(task_id, attempt, offer);
+        }
+    }
+
+    /// Small work that is begun when the cycle's transaction is committed.
+    pub fn later(&mut self, errand: Errand) {
+        self.errands.push(errand);
     }
 
     /// Targets were configured anew: those that were down are tried again at once.
@@ -441,6 +482,19 @@ fn progress_to(shown: usize, task_id: i64) -> OnProgress {
     })
 }
 
+/// The same for a task that a worker of ours has in its hands.
+fn progress_in(worker: &'static Worker, task_id: i64) -> OnProgress {
+    Arc::new(move |progress: Progress| {
+        attached(|| {
+            if worker.task_id.load(Acquire) == task_id {
+                worker.done.store((progress.rows as f64).to_bits(), Release);
+                let total = if progress.total_rows > 0 { progress.total_rows as f64 } else { f64::NAN };
+                worker.total.store(total.to_bits(), Release);
+            }
+        });
+    })
+}
+
 fn object(value: Option<pgrx::JsonB>) -> Map<String, Value> {
     match value.map(|v| v.0) {
         Some(Value::Object(map)) => map,
@@ -449,7 +503,7 @@ fn object(value: Option<pgrx::JsonB>) -> Map<String, Value> {
 }
 
 /// Text values of an object, as secrets.
-fn secrets(value: Option<pgrx::JsonB>) -> BTreeMap<String, Secret> {
+pub fn secrets(value: Option<pgrx::JsonB>) -> BTreeMap<String, Secret> {
     object(value)
         .into_iter()
         .map(|(key, value)| {
@@ -481,7 +535,7 @@ fn read_target(name: &str, role: &str) -> Result<Arc<Target>, String> {
     }))
 }
 
-fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<Job, String> {
+fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, ResultSpec), String> {
     let json = |value: &Option<pgrx::JsonB>| value.as_ref().map_or(Value::Null, |v| v.0.clone());
     let options = match json(&outgoing.options) {
         Value::Object(map) => map,
@@ -511,7 +565,8 @@ fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<Job, St
         keep: Default::default(),
         time_limit: outgoing.time_left.map(|us| Duration::from_micros(us.max(1) as u64)),
     };
-    job.keep = super::results::keep(&job)?;
-    Ok(job)
+    let spec = results::spec(&job)?;
+    job.keep = results::keep(&job, &spec)?;
+    Ok((job, spec))
 }
 
