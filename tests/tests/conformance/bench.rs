@@ -109,11 +109,6 @@ impl<S: Subject> Bench<S> {
         }
     }
 
-    pub fn has_ended(&mut self, job: &Job) -> bool {
-        self.take_reports();
-        self.ended.contains_key(&(job.task_id, job.attempt))
-    }
-
     /// Waits for the end of an attempt; told once.
     pub fn end(&mut self, job: &Job) -> Ended {
         let until = Instant::now() + PATIENCE;
@@ -144,7 +139,7 @@ impl<S: Subject> Bench<S> {
     }
 
     fn take_reports(&mut self) {
-        while let Some(report) = self.executor.next() {
+        while let Some(report) = self.executor.take() {
             self.no_secret_in(&format!("{report:?}"));
             match report {
                 Report::Ended { task_id, attempt, ending, timed_out, .. } => {

@@ -13,9 +13,9 @@ use crate::rules::finished;
 use crate::subject::Subject;
 
 const CROWD: usize = 500;
-const LARGE: u64 = 100 * 1024 * 1024;
+const LARGE: u64 = 64 * 1024 * 1024;
 /// What the process may grow by, with the result in transit.
-const GROWTH: u64 = 48 * 1024 * 1024;
+const GROWTH: u64 = 32 * 1024 * 1024;
 
 pub fn hundreds_are_in_flight_at_once<S: Subject>(bench: &mut Bench<S>) {
     let target = bench.direct();

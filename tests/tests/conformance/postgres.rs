@@ -63,6 +63,7 @@ impl Subject for Postgres {
         let mut session = cluster.connect("postgres", SUPERUSER).unwrap();
         session.run(&format!("CREATE ROLE ann LOGIN PASSWORD '{password}'")).unwrap();
         session.run("CREATE TABLE effect (key TEXT); GRANT INSERT ON effect TO ann").unwrap();
+        session.run("SELECT async.grant_client('ann')").unwrap();
         drop(session);
         Postgres { cluster, password, gate: Mutex::default(), eyes: Mutex::default() }
     }

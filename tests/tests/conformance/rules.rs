@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use pgflow_executor::job::{Ending, Failure};
 use pgflow_executor::results::Keep;
-use serde_json::json;
 
 use crate::bench::{Bench, Ended};
 use crate::subject::Subject;
@@ -122,7 +121,6 @@ pub fn a_job_whose_time_is_up_stops_here_and_there<S: Subject>(bench: &mut Bench
     bench.subject.close_gate();
     let work = bench.subject.gated_effect("late");
     let mut job = bench.job(&target, work);
-    job.work.arguments.step_arguments = json!({"unused": true});
     job.time_limit = Some(Duration::from_millis(1500));
     let ended = bench.run(&job);
     assert!(matches!(ended, Ended { ending: Ending::Stopped, timed_out: true }), "{ended:?}");
