@@ -152,6 +152,7 @@ fn settings_hold_for_one_job_and_nothing_of_a_job_stays() -> Result<()> {
     let rows = bench.rows(first.clone())?;
     assert_eq!((&rows[0]["m"], &rows[0]["o"]), (&json!("12MB"), &json!("7")));
     assert_eq!(rows[0]["a"], json!(first.attempt_key(1)));
+    std::thread::sleep(std::time::Duration::from_millis(300));
     let leave = "CREATE TEMP TABLE left_over (x INT); SET search_path = nowhere; SELECT pg_advisory_lock(5); PREPARE p AS SELECT 1; LISTEN x";
     bench.done(&job(&string, query(leave)))?;
     std::thread::sleep(std::time::Duration::from_millis(300));
