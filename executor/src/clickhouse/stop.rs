@@ -1,0 +1,36 @@
+//! Stopping a query: KILL QUERY on a connection of its own. Closing the connection of the query does not stop it.
+
+use std::time::Duration;
+
+use super::client::Client;
+use super::parameters::quoted;
+use crate::kind::STOP_GRACE;
+
+/// How long one request may take.
+const ONE: Duration = Duration::from_millis(1500);
+/// Between two looks whether it is gone.
+const BETWEEN: Duration = Duration::from_millis(100);
+/// Looks until the query is told again: it may not have begun when it was told first.
+const AGAIN: u32 = 3;
+
+/// Kills a query and waits until it is gone from the host; false: nobody knows whether it is.
+pub async fn kill(client: &Client, host: usize, query_id: &str) -> bool {
+    let id = quoted(query_id);
+    let kill = format!("KILL QUERY WHERE query_id = {id} ASYNC FORMAT Null");
+    let count = format!("SELECT count() FROM system.processes WHERE query_id = {id} FORMAT TabSeparated");
+    let all = async {
+        let mut looks = 0;
+        loop {
+            if looks % AGAIN == 0 {
+                // A failure shows in the look that follows.
+                let _ = client.ask(host, kill.clone(), ONE).await;
+            }
+            looks += 1;
+            match client.ask(host, count.clone(), ONE).await {
+                Ok(answer) if answer.trim() == "0" => return,
+                _ => tokio::time::sleep(BETWEEN).await,
+            }
+        }
+    };
+    tokio::time::timeout(STOP_GRACE.mul_f32(0.9), all).await.is_ok()
+}
