@@ -97,7 +97,8 @@ fn with_hint(failure: Failure, hint: Option<&str>) -> Failure {
 fn refusal_of_tls(error: &rustls::Error, cannot: impl Fn(&str) -> Failure) -> Refusal {
     use rustls::CertificateError as C;
     let hint = match error {
-        rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
+        // Of another authority, or of another one of the same name.
+        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
             "Name the file with the authority's certificate in sslrootcert."
         }
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {

@@ -8,6 +8,9 @@ use serde_json::json;
 use crate::kit::*;
 use crate::proxy::{Cut, From, Proxy};
 
+/// What an administrator installs on a target.
+const CLIENT: &str = include_str!("../../../sql/pgflow_client.sql");
+
 const CALLBACKS: &str = "
     CREATE TABLE effect (task_id BIGINT, part INT);
     CREATE PROCEDURE once(_a flow.callback_arguments_t) LANGUAGE plpgsql AS $$
@@ -50,8 +53,7 @@ fn cut_and_retry(proxy: &Proxy, session: &mut Session, first: Job, cut: Cut) -> 
 
 fn cut_everywhere(name: &str, hold: bool, work: impl Fn() -> Job) -> Result<()> {
     let (_, mut session) = database(name)?;
-    session.run(TYPE)?;
-    session.run(INBOX)?;
+    session.run(CLIENT)?;
     session.run(CALLBACKS)?;
     let proxy = Proxy::start(shared().port())?;
     let through = format!("host=127.0.0.1 port={} dbname={name} user=postgres sslmode=disable", proxy.port);
