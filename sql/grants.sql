@@ -34,6 +34,9 @@ CREATE POLICY pgflow_read ON async.external_queue FOR SELECT
 ALTER TABLE async.result ENABLE ROW LEVEL SECURITY;
 CREATE POLICY pgflow_read ON async.result FOR SELECT
   USING ((SELECT async.reads_everything()) OR run_as = ANY ((SELECT async.readable_roles())::NAME[]));
+ALTER TABLE async.execution ENABLE ROW LEVEL SECURITY;
+CREATE POLICY pgflow_read ON async.execution FOR SELECT
+  USING ((SELECT async.reads_everything()) OR created_by = ANY ((SELECT async.readable_roles())::NAME[]));
 ALTER TABLE async.task_secret ENABLE ROW LEVEL SECURITY;  -- and no policy: nobody but the owner
 ALTER TABLE async.decision ENABLE ROW LEVEL SECURITY;
 ALTER TABLE async.callback_token ENABLE ROW LEVEL SECURITY;
@@ -69,6 +72,8 @@ DECLARE
     'async.running', 'async.processes', 'async.pool_use', 'async.setting', 'async.wait_for_change', 'async.last_message',
     'async.first_task_since', 'async.target_name', 'async.target_kind', 'async.tail_once', 'async.tail', 'async.worker_info',
     'async.wait_for_latch', 'async.main', 'async.task', 'async.executor_kinds', 'async.masked_options',
+    'async.fetch_result', 'async.read_stored', 'async.result_url', 'async.refuse_result', 'async.execution',
+    'async.search_executions', 'async.execution_result', 'async.execution_keep',
     'flow.args', 'flow.configuration', 'flow.walk_flow', 'flow.flows', 'flow.task_list', 'flow.graphviz',
     'flow.graphviz_events', 'flow.node_status_color', 'flow.validate', 'flow.watch', 'flow.wait',
     -- and what these call

@@ -70,6 +70,7 @@ DECLARE
 BEGIN
   FOR _at IN 1 .. coalesce(cardinality(_task_ids), 0) BY 1000 LOOP
     _piece := _task_ids[_at : _at + 999];
+    PERFORM async.forget_tasks(_piece);
     DELETE FROM async.task_log l WHERE l.task_id = ANY (_piece);
     DELETE FROM async.task_secret s WHERE s.task_id = ANY (_piece);
     DELETE FROM async.callback_token k WHERE k.task_id = ANY (_piece);
