@@ -94,6 +94,7 @@ BEGIN
       MESSAGE = format('run %s of flow "%s" is still open', _flow_id, _run.flow),
       HINT = 'Wait for its end with flow.wait, or end it with flow.cancel; then it can run again.';
   END IF;
+  PERFORM async.require_no_client();
   PERFORM async.require_engine();
   PERFORM async.require_runnable_role(_run.run_as);
   PERFORM flow.require_runnable(_run.definition_id, _run.run_as, CASE WHEN _run.only_these_nodes IS NOT NULL THEN ARRAY(
