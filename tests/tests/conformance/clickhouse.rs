@@ -76,7 +76,9 @@ impl Subject for ClickHouse {
 
     fn gated_effect(&self, key: &str) -> Work {
         let gate = format!("url('{}/gate', 'TabSeparated', 'one UInt8')", self.gate.url());
-        with_key(format!("INSERT INTO effect SELECT {{key:String}} FROM {gate}"), key)
+        // A block a line, so that it notices when it is killed.
+        let settings = "max_block_size = 1, input_format_parallel_parsing = 0";
+        with_key(format!("INSERT INTO effect SELECT {{key:String}} FROM {gate} WHERE one = 1 SETTINGS {settings}"), key)
     }
 
     fn close_gate(&self) {
