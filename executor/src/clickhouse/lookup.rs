@@ -133,10 +133,15 @@ async fn outcome(
          ORDER BY event_time_microseconds DESC LIMIT 1 FORMAT JSONCompactEachRow",
         quoted(id)
     );
-    let until = Instant::now() + patience;
+    let from = Instant::now();
     loop {
-        // Not everybody may; then the log is written by and by.
-        let _ = client.ask(host, "SYSTEM FLUSH LOGS query_log".into(), ONE).await;
+        let patience = match client.ask(host, "SYSTEM FLUSH LOGS query_log".into(), ONE).await {
+            Ok(_) => patience,
+            // Not everybody may; then the log is written by and by.
+            Err(Refused::Exception(_)) => LOG,
+            Err(refused) => return Err(refused),
+        };
+        let late = from.elapsed() >= patience;
         match client.ask(host, query.clone(), ONE).await {
             Ok(answer) if !answer.trim().is_empty() => {
                 let row = serde_json::from_str::<Vec<Value>>(answer.trim());
@@ -146,8 +151,8 @@ async fn outcome(
             Err(Refused::Exception(exception)) if exception.code != error::TOO_MANY_SIMULTANEOUS_QUERIES => {
                 return Ok(None);
             }
-            Ok(_) if Instant::now() >= until => return Ok(None),
-            Err(refused) if Instant::now() >= until => return Err(refused),
+            Ok(_) if late => return Ok(None),
+            Err(refused) if late => return Err(refused),
             _ => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }
