@@ -4,6 +4,7 @@
 use std::net::TcpListener as StdListener;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pgflow_tests::place::{free_port, random_secret};
 use serde_json::Value;
@@ -65,7 +66,7 @@ impl Receiver {
     /// Ends it at once, with every connection.
     pub fn kill(&self) {
         if let Some(runtime) = self.runtime.lock().unwrap().take() {
-            runtime.shutdown_timeout(std::time::Duration::from_secs(10));
+            runtime.shutdown_timeout(Duration::from_secs(10));
         }
         self.shared.held.store(0, SeqCst);
     }
@@ -150,6 +151,9 @@ async fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> s
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     let number = || query.split_once('=').and_then(|(_, value)| value.parse::<u64>().ok()).unwrap_or(0);
     if path == "/gate" {
+        if request.head.starts_with("HEAD") {
+            return say(stream, 200, "text/plain", "").await;
+        }
         return trickle(stream, shared).await;
     }
     if request.header("authorization") != Some(&format!("Bearer {}", shared.token)) {
@@ -176,13 +180,15 @@ async fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> s
     }
 }
 
-/// Lines of 0 until the gate opens, then a 1: whoever reads it can be stopped between two lines.
+/// Lines of 0 until the gate opens, then a 1. They are long because ClickHouse waits until a buffer is full: whoever reads
+/// them can be stopped between two.
 async fn trickle(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut gate = shared.gate.subscribe();
+    let line = format!("{}\n", "0".repeat(16 * 1024 - 1));
     stream.write_all(b"HTTP/1.1 200 X\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n").await?;
     while !*gate.borrow_and_update() {
-        stream.write_all(b"0\n").await?;
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(100), gate.changed()).await;
+        stream.write_all(line.as_bytes()).await?;
+        let _ = tokio::time::timeout(Duration::from_millis(300), gate.changed()).await;
     }
     stream.write_all(b"1\n").await?;
     Err(std::io::ErrorKind::ConnectionAborted.into())
