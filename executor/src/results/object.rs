@@ -195,7 +195,7 @@ pub async fn signed_url(store: &Store, path: &str, valid: Duration) -> Result<Op
     }
     match signer.signed_url(reqwest::Method::GET, &location, valid).await {
         // `object_store` signs such a path as it stands in the URL, Azure expects it as it is.
-        Ok(url) if opened.url.starts_with("az://") && url.path().contains('%') => {
+        Ok(url) if opened.is_azure() && url.path().contains('%') => {
             Err(Failure::new("for this object no URL can be signed: its path has characters beyond ASCII, or blanks")
                 .detail(format!("It is {}.", opened.location(path)))
                 .hint("Use a path of ASCII letters, digits and - _ . in the result's configuration."))
