@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use pgflow_executor::job::{Failure, Secret};
-use pgflow_executor::results::{check_store, delete, read, read_rows, size, Compression, Format, Store, Stream};
+use pgflow_executor::results::{check_store, delete, read, read_rows, size, Compression, Format, Shape, Store, Stream};
 use pgflow_tests::servers::s3::S3;
+use serde_json::json;
 
-use crate::stores::{azure, files, keep, put, s3, shared_azure, shared_s3, store, Directory};
+use crate::stores::{azure, column, files, keep, put, s3, shared_azure, shared_s3, store, write_rows, Directory};
 
 const PLAIN: (Format, Compression) = (Format::Csv, Compression::None);
 
@@ -142,6 +143,31 @@ async fn an_object_of_another_format_is_no_crash() {
         for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
             let failure = read_rows(&store, "x", format, compression, 0, None).await.unwrap_err();
             assert!(failure.message.contains("the object cannot be read"), "{failure}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_has_been_cut_is_an_error() {
+    let directory = Directory::new("cut");
+    let store = directory.store();
+    let columns = [column("n", "bigint", Shape::Int), column("s", "text", Shape::Text)];
+    let rows: Vec<_> = (0..20_000).map(|n| vec![json!(n), json!(format!("text {n}"))]).collect();
+    for (format, compression) in [
+        (Format::Parquet, Compression::Zstd),
+        (Format::Arrow, Compression::None),
+        (Format::Json, Compression::Gzip),
+        (Format::Csv, Compression::Zstd),
+    ] {
+        let kept = write_rows(&keep(&store, "x", format, compression), &columns, &rows).await;
+        let length = kept.bytes.unwrap();
+        // Not the last byte: of an Arrow stream the end marker may be missing.
+        for part in [length / 2, length / 3, length - 20] {
+            write_rows(&keep(&store, "x", format, compression), &columns, &rows).await;
+            let file = std::fs::OpenOptions::new().write(true).open(directory.path().join("x")).unwrap();
+            file.set_len(part).unwrap();
+            let failure = read_rows(&store, "x", format, compression, 0, None).await.unwrap_err();
+            assert!(failure.message.contains("the object cannot be read"), "{format:?} {part}/{length}: {failure}");
         }
     }
 }
