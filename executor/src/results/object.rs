@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use object_store::ObjectStoreExt;
 use tokio::io::AsyncWriteExt;
 
-use super::failure::{failure, is_missing, Doing};
+use super::failure::{failure, is_missing, Doing, UNREACHABLE};
 use super::store::open;
 use super::upload::{remove, Upload};
 use super::{Column, Compression, Format, Keep, Kept, Store};
@@ -170,10 +170,23 @@ pub async fn delete(store: &Store, objects: Vec<(i64, String)>) -> (Vec<i64>, Ve
         }
     };
     let (mut gone, mut kept) = (Vec::new(), Vec::new());
+    // Once the store has not been reached the others are not tried.
+    let down = std::sync::OnceLock::new();
     let mut outcomes = futures_util::stream::iter(objects)
         .map(|(id, path)| {
-            let opened = opened.clone();
-            async move { (id, remove(&opened, &path).await) }
+            let (opened, down) = (opened.clone(), &down);
+            async move {
+                let outcome = match down.get() {
+                    Some(failure) => Err(Failure::clone(failure)),
+                    None => remove(&opened, &path).await,
+                };
+                if let Err(failure) = &outcome {
+                    if failure.code.as_deref() == Some(UNREACHABLE) {
+                        let _ = down.set(failure.clone());
+                    }
+                }
+                (id, outcome)
+            }
         })
         .buffer_unordered(DELETES);
     while let Some((id, outcome)) = outcomes.next().await {
@@ -182,6 +195,7 @@ pub async fn delete(store: &Store, objects: Vec<(i64, String)>) -> (Vec<i64>, Ve
             Err(failure) => kept.push((id, failure.to_string())),
         }
     }
+    drop(outcomes);
     (gone, kept)
 }
 
