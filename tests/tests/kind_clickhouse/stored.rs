@@ -82,7 +82,7 @@ fn s3() -> &'static S3 {
     SERVER.get_or_init(|| S3::start().unwrap())
 }
 
-fn export(path: &str, format: Format, compression: Compression) -> Keep {
+pub fn export(path: &str, format: Format, compression: Compression) -> Keep {
     let options = [
         ("endpoint", s3().endpoint()),
         ("aws_access_key_id", s3().access_key().to_owned()),
