@@ -14,24 +14,6 @@ CREATE FUNCTION async.wait_for_latch() RETURNS VOID LANGUAGE sql VOLATILE SET se
 $$;
 COMMENT ON FUNCTION async.wait_for_latch IS 'Returns at once: what a transaction did is visible when it has committed.';
 
-CREATE FUNCTION async.server_as(_caller OID, _new_connection_string TEXT) RETURNS TEXT
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  PERFORM async.require_admin(_caller, 'read or set the server''s connection string');
-  IF _new_connection_string IS NOT NULL THEN
-    UPDATE async.control SET server_connection = _new_connection_string;
-    RAISE NOTICE 'the connection string is kept, but not used: this database runs its tasks itself';
-  END IF;
-  RETURN (SELECT coalesce(c.server_connection, '') FROM async.control c);
-END
-$$;
-COMMENT ON FUNCTION async.server_as IS 'Internal: async.server with the caller''s role.';
-
-CREATE FUNCTION async.server(INOUT _new_connection_string TEXT DEFAULT NULL) RETURNS TEXT
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
-COMMENT ON FUNCTION async.server IS
-  'Keeps (when not null) and returns what the SQL original''s client used to reach its server. Not used here. Needs flow_admin.';
-
 CREATE FUNCTION async.log_as(_caller OID, _level TEXT, _message TEXT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

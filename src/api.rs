@@ -160,11 +160,14 @@ fn running() -> TableIterator<
         name!(progress_done, Option<f64>),
         name!(progress_total, Option<f64>),
         name!(progress_note, Option<String>),
+        name!(rows, Option<i64>),
+        name!(bytes, Option<i64>),
+        name!(total_rows, Option<i64>),
     ),
 > {
     // SAFETY: reading a process-global OID.
     let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
-    let rows: Vec<_> = try_shared()
+    let mut rows: Vec<_> = try_shared()
         .map(|shared| shared.workers())
         .unwrap_or_default()
         .iter()
@@ -181,10 +184,35 @@ fn running() -> TableIterator<
                     number(w.done.load(Acquire)),
                     number(w.total.load(Acquire)),
                     w.note.get().filter(|_| may_read(oid(w.role.load(Acquire)))),
+                    None,
+                    None,
+                    None,
                 )
             })
         })
         .collect();
+    let dispatcher = my_database().map_or(0, |d| d.dispatcher.pid());
+    let elsewhere = try_shared().map(|shared| shared.remotes()).unwrap_or_default().iter();
+    rows.extend(elsewhere.filter(|r| r.database.load(Acquire) == database).filter_map(|r| {
+        let task_id = r.task_id.load(Acquire);
+        let counts = [&r.rows, &r.bytes, &r.total_rows].map(|n| n.load(Acquire) as i64);
+        let share = |n: i64| (counts[2] > 0).then_some(n as f64);
+        (task_id != 0).then(|| {
+            (
+                task_id,
+                r.attempt.load(Acquire),
+                dispatcher,
+                oid(r.role.load(Acquire)),
+                time(r.started.load(Acquire)),
+                share(counts[0]),
+                share(counts[2]),
+                None,
+                Some(counts[0]),
+                Some(counts[1]),
+                share(counts[2]).map(|n| n as i64),
+            )
+        })
+    }));
     TableIterator::new(rows)
 }
 

@@ -3,9 +3,11 @@
 
 mod api;
 mod as_owner;
+mod elsewhere_api;
 mod engine;
 mod error;
 mod flow_api;
+mod results_api;
 mod settings;
 mod store;
 

@@ -6,6 +6,7 @@ static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(16);
 static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(16);
 static EVENT_QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(8192);
+static MAX_REMOTE_TASKS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static WORKERS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(4);
 static WORKER_IDLE_TIME: GucSetting<i32> = GucSetting::<i32>::new(30_000);
@@ -51,6 +52,16 @@ pub fn init(preloading: bool) {
             &EVENT_QUEUE_SIZE,
             16,
             1 << 20,
+            GucContext::Postmaster,
+            GucFlags::default(),
+        );
+        int(
+            c"pgflow.max_remote_tasks",
+            c"Tasks of all databases together that run somewhere else at the same time.",
+            c"On other Postgres servers, on ClickHouse, over HTTP; they take a connection or request each, not a process.",
+            &MAX_REMOTE_TASKS,
+            1,
+            100_000,
             GucContext::Postmaster,
             GucFlags::default(),
         );
@@ -236,6 +247,9 @@ pub fn max_databases() -> usize {
 }
 pub fn event_queue_size() -> usize {
     EVENT_QUEUE_SIZE.get() as usize
+}
+pub fn max_remote_tasks() -> usize {
+    MAX_REMOTE_TASKS.get() as usize
 }
 pub fn workers() -> usize {
     WORKERS.get() as usize

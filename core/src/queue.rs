@@ -16,6 +16,16 @@ pub struct Key {
     pub role: u32,
     pub pool: usize,
     pub priority: i32,
+    pub place: Place,
+}
+
+/// Where tasks of a lane run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Place {
+    /// In workers of this database.
+    Workers,
+    /// On the target of this number, through the executor.
+    Target(usize),
 }
 
 /// Ids that may hold open tasks. Flow 0 and node -1 stand for any.
@@ -36,6 +46,8 @@ pub enum State {
     Queued,
     /// Handed to the worker in this slot.
     Assigned(usize),
+    /// Handed to the executor.
+    Sent,
     /// Yielded, leased or put off.
     Waiting,
 }
@@ -48,6 +60,13 @@ pub struct Task {
     /// The attempt that comes next or runs.
     pub attempt: i32,
     pub state: State,
+}
+
+impl Task {
+    /// Whether a worker or the executor has it.
+    pub fn is_handed_out(&self) -> bool {
+        matches!(self.state, State::Assigned(_) | State::Sent)
+    }
 }
 
 #[derive(Debug)]
@@ -230,7 +249,7 @@ impl Queue {
             }
         }
         let (assigned, others): (Vec<i64>, Vec<i64>) =
-            self.find(|t| is_in(t.node)).into_iter().partition(|id| matches!(self.tasks[id].state, State::Assigned(_)));
+            self.find(|t| is_in(t.node)).into_iter().partition(|id| self.tasks[id].is_handed_out());
         for id in &others {
             self.forget(*id);
         }
@@ -240,7 +259,7 @@ impl Queue {
 
     /// Forgets everything that is not with a worker.
     pub fn clear(&mut self) {
-        self.tasks.retain(|_, t| matches!(t.state, State::Assigned(_)));
+        self.tasks.retain(|_, t| t.is_handed_out());
         self.nodes.clear();
         for task in self.tasks.values() {
             if task.node.0 != 0 {
@@ -272,12 +291,21 @@ impl Queue {
 
     /// Hands up to `most` waiting tasks of a lane to a slot: (task, attempt).
     pub fn take(&mut self, lane: usize, most: usize, slot: usize) -> Vec<(i64, i32)> {
+        self.take_as(lane, most, State::Assigned(slot))
+    }
+
+    /// Hands up to `most` waiting tasks of a lane to the executor: (task, attempt).
+    pub fn take_to_send(&mut self, lane: usize, most: usize) -> Vec<(i64, i32)> {
+        self.take_as(lane, most, State::Sent)
+    }
+
+    fn take_as(&mut self, lane: usize, most: usize, state: State) -> Vec<(i64, i32)> {
         let mut taken = Vec::new();
         while taken.len() < most {
             let Some(task_id) = self.lanes[lane].queue.pop_front() else { break };
             let Some(task) = self.tasks.get_mut(&task_id) else { continue };
             if task.state == State::Queued && task.lane == lane {
-                task.state = State::Assigned(slot);
+                task.state = state;
                 self.lanes[lane].live -= 1;
                 taken.push((task_id, task.attempt));
             }
@@ -331,14 +359,14 @@ mod tests {
     }
 
     fn key(priority: i32) -> Key {
-        Key { role: 10, pool: 0, priority }
+        Key { role: 10, pool: 0, priority, place: Place::Workers }
     }
 
     #[test]
     fn lower_priority_numbers_go_first_and_equals_by_age() {
         let mut q = Queue::default();
         let (urgent, calm) = (q.lane_of(key(-1)), q.lane_of(key(0)));
-        let other = q.lane_of(Key { role: 11, pool: 0, priority: 0 });
+        let other = q.lane_of(Key { role: 11, ..key(0) });
         q.add(3, task(calm, (1, 0)));
         q.add(2, task(other, (2, 0)));
         q.add(9, task(urgent, (1, 1)));
@@ -387,6 +415,19 @@ mod tests {
         assert_eq!(q.open_nodes(), HashSet::from([(1, 0), (2, 0)]));
         assert_eq!(q.next_range(), None);
         assert_eq!(q.take(lane, 9, 0), [(3, 1)]);
+    }
+
+    #[test]
+    fn what_was_sent_elsewhere_is_kept_like_what_a_worker_holds() {
+        let mut q = Queue::default();
+        let lane = q.lane_of(Key { place: Place::Target(3), ..key(0) });
+        assert_ne!(lane, q.lane_of(key(0)), "a target that is down keeps no other lane from running");
+        q.add(1, task(lane, (1, 0)));
+        q.add(2, task(lane, (1, 0)));
+        assert_eq!(q.take_to_send(lane, 1), [(1, 1)]);
+        assert_eq!(q.drop_flow(1, None), (vec![1], vec![2]));
+        q.clear();
+        assert_eq!(q.task(1).map(|t| t.state), Some(State::Sent));
     }
 
     #[test]

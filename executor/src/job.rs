@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::results::{Keep, Kept};
@@ -113,7 +114,7 @@ impl Job {
 }
 
 /// What went wrong, in a user's words. Must not hold a secret: see `Job::masked`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// SQLSTATE, ClickHouse's code, HTTP status: as the other side says it.
     pub code: Option<String>,
@@ -161,7 +162,7 @@ impl fmt::Display for Failure {
 }
 
 /// A message of the other side that is kept with the task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// NOTICE, WARNING, INFO, LOG.
     pub level: String,

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,12 +14,17 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::bridge::{Bridge, Offer};
 use crate::job::{Ending, Failure, Job, Target};
 use crate::kind::{Context, Kind, Progress, STOP_GRACE};
 use crate::results::{self, Store};
 
 /// How often kinds may close what idles.
 const TIDY: Duration = Duration::from_secs(5);
+
+/// How long what runs may take to stop when the executor ends: shorter, because somebody waits for a server to stop or a
+/// database to be dropped.
+const LAST_GRACE: Duration = Duration::from_secs(2);
 
 /// What is told while a job runs.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
@@ -27,6 +33,8 @@ enum Command {
     Run(Box<Job>, OnProgress),
     Stop { task_id: i64, attempt: i32 },
     Errand(Errand),
+    Listen(PathBuf),
+    Answer { task_id: i64, attempt: i32, offer: Offer },
     End,
 }
 
@@ -54,6 +62,14 @@ pub enum Report {
         target: Arc<Target>,
         outcome: Result<(), Failure>,
     },
+    /// A local worker asks for the executor on behalf of its task: see `bridge`. `answer` it.
+    Wanted {
+        task_id: i64,
+        attempt: i32,
+        pid: i32,
+    },
+    /// Local workers cannot be listened to.
+    Deaf(String),
     /// Deleted ids, and those that could not be, with the reason.
     Deleted {
         ids: Vec<i64>,
@@ -70,7 +86,7 @@ pub struct Executor {
 
 impl Executor {
     /// Starts the thread. At most `places` jobs are in flight; `wake` is called, on the executor's threads, when there is
-    /// something to take with `next`. The caller has blocked every signal that these threads must not handle.
+    /// something to `take`. The caller has blocked every signal that these threads must not handle.
     pub fn start(
         kinds: Vec<Box<dyn Kind>>,
         places: usize,
@@ -107,8 +123,18 @@ impl Executor {
         self.commands.try_send(Command::Errand(errand)).is_ok()
     }
 
+    /// Listens to local workers at a path. False: there is no room now, ask again.
+    pub fn listen(&self, path: PathBuf) -> bool {
+        self.commands.try_send(Command::Listen(path)).is_ok()
+    }
+
+    /// Answers `Report::Wanted`. False: there is no room now; the worker will find that nobody answered.
+    pub fn answer(&self, task_id: i64, attempt: i32, offer: Offer) -> bool {
+        self.commands.try_send(Command::Answer { task_id, attempt, offer }).is_ok()
+    }
+
     /// What has been reported and not been taken; never waits.
-    pub fn next(&mut self) -> Option<Report> {
+    pub fn take(&mut self) -> Option<Report> {
         self.reports.try_recv().ok()
     }
 
@@ -131,7 +157,7 @@ impl Executor {
                 let _ = thread.join();
             } else if Instant::now() < until {
                 // Reports are taken, so that none is waited for.
-                while self.next().is_some() {}
+                while self.take().is_some() {}
                 self.thread = Some(thread);
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -140,24 +166,26 @@ impl Executor {
 }
 
 #[derive(Clone)]
-struct Outbox {
+pub(crate) struct Outbox {
     reports: mpsc::Sender<Report>,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Outbox {
-    async fn put(&self, report: Report) {
+    pub async fn put(&self, report: Report) {
         if self.reports.send(report).await.is_ok() {
             (self.wake)();
         }
     }
 }
 
-type Kinds = HashMap<&'static str, Arc<dyn Kind>>;
+pub(crate) type Kinds = HashMap<&'static str, Arc<dyn Kind>>;
 
 async fn serve(mut inbox: mpsc::Receiver<Command>, outbox: Outbox, kinds: Kinds) {
     let mut running: HashMap<(i64, i32), CancellationToken> = HashMap::new();
     let (ended, mut ends) = mpsc::unbounded_channel::<(i64, i32)>(); // bounded by the jobs in flight
+    let end = CancellationToken::new();
+    let bridge = Bridge::new(kinds.clone(), outbox.clone(), end.clone());
     let mut kept_open = false;
     let mut tidy = tokio::time::interval(TIDY);
     tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -178,6 +206,12 @@ async fn serve(mut inbox: mpsc::Receiver<Command>, outbox: Outbox, kinds: Kinds)
                 Some(Command::Errand(errand)) => {
                     tokio::spawn(run_errand(errand, kinds.clone(), outbox.clone()));
                 }
+                Some(Command::Listen(path)) => {
+                    if let Err(error) = bridge.listen(path) {
+                        outbox.put(Report::Deaf(error.to_string())).await;
+                    }
+                }
+                Some(Command::Answer { task_id, attempt, offer }) => bridge.answer(task_id, attempt, offer),
                 Some(Command::End) | None => break,
             },
             Some(end) = ends.recv() => {
@@ -193,6 +227,7 @@ async fn serve(mut inbox: mpsc::Receiver<Command>, outbox: Outbox, kinds: Kinds)
             }
         }
     }
+    end.cancel();
     for stop in running.values() {
         stop.cancel();
     }
@@ -204,7 +239,7 @@ async fn serve(mut inbox: mpsc::Receiver<Command>, outbox: Outbox, kinds: Kinds)
             };
         }
     };
-    let _ = tokio::time::timeout(STOP_GRACE, all).await;
+    let _ = tokio::time::timeout(LAST_GRACE, all).await;
 }
 
 /// One attempt from its start to its report.
@@ -229,7 +264,7 @@ async fn attempt(
 }
 
 /// Runs a job within its time and stops it when asked to. The second value: whether its time was up.
-async fn drive(kind: &dyn Kind, job: &Job, context: &Context) -> (Ending, bool) {
+pub(crate) async fn drive(kind: &dyn Kind, job: &Job, context: &Context) -> (Ending, bool) {
     let run = AssertUnwindSafe(kind.run(job, context)).catch_unwind().map(|ending| {
         ending.unwrap_or_else(|panic| {
             let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
@@ -255,7 +290,7 @@ async fn drive(kind: &dyn Kind, job: &Job, context: &Context) -> (Ending, bool) 
     (ending, timed_out)
 }
 
-fn masked(job: &Job, ending: Ending) -> Ending {
+pub(crate) fn masked(job: &Job, ending: Ending) -> Ending {
     let clean = |failure: Failure| Failure {
         code: failure.code,
         message: job.masked(&failure.message),
@@ -368,7 +403,7 @@ mod tests {
     /// Waits for a report.
     fn next(executor: &mut Executor) -> Report {
         for _ in 0..4000 {
-            if let Some(report) = executor.next() {
+            if let Some(report) = executor.take() {
                 return report;
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -18,7 +18,6 @@ COMMENT ON COLUMN async.control.task_keep_duration IS 'How long history is kept;
 COMMENT ON COLUMN async.control.advisory_mutex_id IS 'Kept for users of the SQL original, not used.';
 COMMENT ON COLUMN async.control.debug_log IS 'Whether async.log(''DEBUG'', …) is recorded.';
 COMMENT ON COLUMN async.control.paused IS 'No task starts: async.pause, async.resume.';
-COMMENT ON COLUMN async.control.server_connection IS 'What async.server keeps. Not used. Admins only.';
 
 COMMENT ON TABLE async.engine_state IS 'One row that the dispatcher writes: what it must remember across restarts.';
 COMMENT ON COLUMN async.engine_state.only_row IS 'Always true: there is one row.';
@@ -41,7 +40,7 @@ COMMENT ON COLUMN async.target.server IS 'A foreign server: its options and thos
 COMMENT ON COLUMN async.target.options IS 'Keys of its kind: docs/targets. Admins only.';
 COMMENT ON COLUMN async.target.owner IS 'The role that configured it. If that is no superuser, its connections must use a password.';
 COMMENT ON COLUMN async.target.max_concurrency IS 'Size of its own pool: how many of its tasks run at once.';
-COMMENT ON COLUMN async.target.connection_string IS 'A libpq connection string, may hold a password. Admins only.';
+COMMENT ON COLUMN async.target.connection_string IS 'A libpq connection string or a URL, may hold a password. Admins only.';
 COMMENT ON COLUMN async.target.asynchronous_finish IS 'A call that returns leaves its task yielded, until async.finish or flow.finish.';
 COMMENT ON COLUMN async.target.default_timeout IS 'Time-out of its tasks that have none of their own; null: control''s.';
 COMMENT ON COLUMN async.target.concurrency_track_yielded IS 'A yielded task keeps its place in the pool.';

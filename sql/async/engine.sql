@@ -25,6 +25,8 @@ BEGIN
         FROM open LEFT JOIN async.running() r ON r.task_id = open.task_id
         WHERE t.task_id = open.task_id
         RETURNING t.task_id, t.target, t.priority),
+      no_more_secret AS (
+        DELETE FROM async.task_secret s USING ended e WHERE s.task_id = e.task_id),
       no_more_offered AS (
         DELETE FROM async.external_queue q USING ended e
         WHERE q.target = e.target AND q.priority = e.priority AND q.task_id = e.task_id)
@@ -47,7 +49,7 @@ BEGIN
     WITH lost AS (
       SELECT t.task_id, l.attempt, l.charged,
              t.crashes + l.charged::int >= _max_crashes AS worn_out,
-             t.partially_committed AND t.on_partial_fail AS partial
+             (t.partially_committed OR async.is_elsewhere(t.target)) AND t.on_partial_fail AS partial
       FROM unnest(_task_ids, _attempts, _charged) AS l (task_id, attempt, charged)
       JOIN async.task t ON t.task_id = l.task_id
       WHERE t.processed IS NULL AND t.attempt = l.attempt - 1
@@ -56,16 +58,20 @@ BEGIN
       UPDATE async.task t
       SET attempt = lost.attempt,
           crashes = t.crashes + lost.charged::int,
-          suspect = _suspect AND NOT (lost.worn_out OR lost.partial),
+          suspect = _suspect AND NOT (lost.worn_out OR lost.partial OR async.is_elsewhere(t.target)),
+          unsure = async.is_elsewhere(t.target),
           consumed = NULL,
           processed = CASE WHEN lost.worn_out OR lost.partial THEN clock_timestamp() END,
           finish_status = CASE WHEN lost.worn_out OR lost.partial THEN 'FAILED'::async.finish_status_t END,
           failed = CASE WHEN lost.worn_out OR lost.partial THEN true END,
           processing_error = CASE
             WHEN lost.worn_out THEN format('given up after %s lost attempts: %s', t.crashes + lost.charged::int, _reason)
-            WHEN lost.partial THEN format('%s after the callback had committed a part (on_partial: fail)', _reason) END
+            WHEN lost.partial THEN format('%s after the callback had committed a part, or may have been done elsewhere '
+                                          '(on_partial: fail)', _reason) END
       FROM lost WHERE t.task_id = lost.task_id
       RETURNING t.task_id, t.attempt, t.processed IS NOT NULL AS ended),
+    no_more_secret AS (
+      DELETE FROM async.task_secret s USING changed c WHERE s.task_id = c.task_id AND c.ended),
     logged AS (
       INSERT INTO async.task_log (task_id, attempt, seq, level, message)
       SELECT c.task_id, c.attempt, 1000000, 'STATUS', format('attempt %s was lost: %s', c.attempt, _reason)

@@ -89,8 +89,12 @@ CREATE FUNCTION async.adopt_as(_caller OID) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM async.require_admin(_caller, 'let the work of this database run here');
+  -- A copy is another engine to servers elsewhere: what the original did there is none of its own doing.
   UPDATE async.engine_state e
-  SET system_identifier = w.system_identifier, database_oid = w.database_oid, next_low = NULL, next_writers = NULL
+  SET engine_id = CASE WHEN e.system_identifier IS NULL
+                         OR (e.system_identifier = w.system_identifier AND e.database_oid = w.database_oid)
+                       THEN e.engine_id ELSE gen_random_uuid() END,
+      system_identifier = w.system_identifier, database_oid = w.database_oid, next_low = NULL, next_writers = NULL
     FROM async.whereabouts() w;
   PERFORM async.announce_settings();
 END

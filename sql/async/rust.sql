@@ -23,10 +23,11 @@ RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'require_engine_wrapper';
 CREATE FUNCTION async.setting(_name TEXT)
 RETURNS BIGINT LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'setting_wrapper';
 
--- What this database's workers run right now.
+-- What runs right now: in this database's workers, and elsewhere (pid is the dispatcher's then).
 CREATE FUNCTION async.running(
   OUT task_id BIGINT, OUT attempt INT, OUT pid INT, OUT role_oid OID, OUT started TIMESTAMPTZ,
-  OUT progress_done DOUBLE PRECISION, OUT progress_total DOUBLE PRECISION, OUT progress_note TEXT)
+  OUT progress_done DOUBLE PRECISION, OUT progress_total DOUBLE PRECISION, OUT progress_note TEXT,
+  OUT rows BIGINT, OUT bytes BIGINT, OUT total_rows BIGINT)
 RETURNS SETOF RECORD LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'running_wrapper';
 
 -- The engine's processes of the whole cluster: kind launcher, dispatcher or worker.
@@ -66,3 +67,33 @@ COMMENT ON FUNCTION async.hold_engine IS
 -- Tells the launcher that this database has the extension; called by the extension script, takes effect at commit.
 CREATE FUNCTION async.wake_launcher()
 RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'wake_launcher_wrapper';
+
+-- What the executor knows of kinds of targets (src/elsewhere_api.rs). None of these connects anywhere, or repeats a secret.
+CREATE FUNCTION async.executor_kinds()
+RETURNS TEXT[] LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'executor_kinds_wrapper';
+COMMENT ON FUNCTION async.executor_kinds IS 'The kinds of targets that tasks are sent to, beside "local" and "external".';
+
+CREATE FUNCTION async.kind_needs(_kind TEXT)
+RETURNS TEXT LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'kind_needs_wrapper';
+COMMENT ON FUNCTION async.kind_needs IS
+  'Internal: what a task of a kind must have: query, query_or_routine, or options (neither); null: nothing is known of it.';
+
+CREATE FUNCTION async.target_faults(
+  _kind TEXT, _connection_string TEXT, _connection_options JSONB, _password_required BOOL, _options JSONB)
+RETURNS TABLE (path TEXT, message TEXT) LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'target_faults_wrapper';
+COMMENT ON FUNCTION async.target_faults IS
+  'Internal: what a kind finds wrong with a target; paths begin with the key: .options.verify.';
+
+CREATE FUNCTION async.options_faults(_kind TEXT, _options JSONB)
+RETURNS TABLE (path TEXT, message TEXT) LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'options_faults_wrapper';
+COMMENT ON FUNCTION async.options_faults IS
+  'Internal: what is wrong with the options of a task (parameters, settings, tier, request, result) of a kind of target.';
+
+CREATE FUNCTION async.store_faults(_url TEXT, _options JSONB)
+RETURNS TABLE (path TEXT, message TEXT) LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'store_faults_wrapper';
+COMMENT ON FUNCTION async.store_faults IS 'Internal: what is wrong with a store: its URL, its options and those of its server.';
+
+CREATE FUNCTION async.masked_options(_options JSONB)
+RETURNS JSONB LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'masked_options_wrapper';
+COMMENT ON FUNCTION async.masked_options IS
+  'Options without credentials: *** for the values of keys that look like one, of headers, and for passwords in URLs.';

@@ -37,8 +37,7 @@ CREATE TABLE async.control (
   task_keep_duration               INTERVAL,
   advisory_mutex_id                BIGINT,
   debug_log                        BOOL NOT NULL DEFAULT false,
-  paused                           BOOL NOT NULL DEFAULT false,
-  server_connection                TEXT
+  paused                           BOOL NOT NULL DEFAULT false
 );
 INSERT INTO async.control DEFAULT VALUES;
 

@@ -104,7 +104,34 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION async.target_kind IS
   'How tasks of a target run: local (workers of this database; also for null and the other names of "local"), external '
-  '(clients take them with async.get_tasks) or postgres (another server). Null: there is no such target.';
+  '(clients take them with async.get_tasks), or sent elsewhere: postgres, clickhouse, http. Null: there is no such target.';
+
+-- Tiers are named sets of settings of a target, or other names of other targets.
+CREATE FUNCTION async.target_tiers(_target TEXT) RETURNS TEXT[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT ARRAY(SELECT k FROM jsonb_object_keys(CASE jsonb_typeof(t.options->'tiers') WHEN 'object' THEN t.options->'tiers'
+                                                    ELSE '{}' END) AS k ORDER BY k)
+    FROM async.target t WHERE t.target = async.target_name(_target);
+$$;
+COMMENT ON FUNCTION async.target_tiers IS 'Internal: the names of the tiers of a target.';
+
+CREATE FUNCTION async.tier_target(_target TEXT, _tier TEXT) RETURNS TEXT
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(o.target, t.target)
+    FROM async.target t LEFT JOIN async.target o ON o.target = t.options->'tiers'->_tier->>'target'
+   WHERE t.target = async.target_name(_target);
+$$;
+COMMENT ON FUNCTION async.tier_target IS
+  'Internal: the target that tasks of a tier of a target go to: itself, unless the tier names another one.';
+
+CREATE FUNCTION async.target_options_as(_caller OID, _target TEXT) RETURNS JSONB
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT async.masked_options(t.options) FROM async.target t WHERE t.target = _target;
+$$;
+COMMENT ON FUNCTION async.target_options_as IS 'Internal: async.target_options with the caller''s role.';
+
+CREATE FUNCTION async.target_options(_target TEXT) RETURNS JSONB LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'as_owner';
+COMMENT ON FUNCTION async.target_options IS 'The options of a target without credentials.';
 
 -- What open work still needs a target; null: nothing. Only tasks from open_low on can be open.
 CREATE FUNCTION async.target_uses(_target TEXT) RETURNS TEXT

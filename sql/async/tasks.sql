@@ -34,11 +34,11 @@ COMMENT ON FUNCTION async.require_runnable_role IS
 
 CREATE FUNCTION async.targets_of(
   _tasks async.task_push_t[], OUT given TEXT, OUT target TEXT, OUT kind TEXT, OUT asynchronous_finish BOOL,
-  OUT concurrency_track_yielded BOOL)
+  OUT concurrency_track_yielded BOOL, OUT needs TEXT)
 RETURNS SETOF RECORD LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN QUERY
-    SELECT d.given, t.target, t.kind, t.asynchronous_finish, t.concurrency_track_yielded
+    SELECT d.given, t.target, t.kind, t.asynchronous_finish, t.concurrency_track_yielded, async.kind_needs(t.kind)
       FROM (SELECT DISTINCT coalesce(p.target, 'local') AS given FROM unnest(_tasks) p) AS d
       JOIN async.target t ON t.target = async.target_name(d.given);
 END
@@ -56,7 +56,10 @@ DECLARE
   _local  BOOL;
   _ids    BIGINT[];
 BEGIN
-  IF _runs THEN
+  IF async.is_client_as(_caller) THEN
+    RETURN QUERY SELECT i FROM async.ask_push_tasks(_tasks, _run_type, _source) AS i;
+    RETURN;
+  ELSIF _runs THEN
     PERFORM async.require_engine();
   END IF;
 
@@ -69,7 +72,10 @@ BEGIN
     LATERAL (VALUES
       (CASE WHEN t.target IS NULL THEN format('there is no target "%s"', left(p.target, 80)) END),
       (CASE WHEN _runs AND t.kind <> 'external' AND btrim(coalesce(p.query, ''), E' \t\r\n;') = ''
-         THEN format('it has no query, and target "%s" is not external', t.target) END),
+         THEN CASE WHEN t.needs = 'options' THEN format('target "%s" takes requests: async.push_request', t.target)
+                   ELSE format('it has no query, and target "%s" is not external', t.target) END END),
+      (CASE WHEN _runs AND btrim(p.query, E' \t\r\n;') <> '' AND t.needs = 'options'
+         THEN format('target "%s" runs no query: async.push_request', t.target) END),
       (CASE WHEN p.manual_timeout <= INTERVAL '0' THEN format('manual_timeout is %s', p.manual_timeout) END)) AS v(message);
   IF _faults IS NOT NULL THEN
     RAISE invalid_parameter_value USING
@@ -209,11 +215,45 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION async.own_task IS 'Internal: which of the tasks the caller is the worker of, or null.';
 
+-- Which of the tasks are being run by another server right now: their call has not returned. A yielded task's has.
+CREATE FUNCTION async.running_elsewhere(_task_ids BIGINT[], OUT task_id BIGINT, OUT attempt INT) RETURNS SETOF RECORD
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY
+    SELECT r.task_id, max(r.attempt)
+      FROM async.running() r
+      JOIN async.task t ON t.task_id = r.task_id AND t.processed IS NULL AND t.yielded IS NULL
+      JOIN async.target k ON k.target = t.target AND k.kind NOT IN ('local', 'external')
+     WHERE r.task_id = ANY (_task_ids) GROUP BY r.task_id;
+END
+$$;
+COMMENT ON FUNCTION async.running_elsewhere IS
+  'Internal: those of the tasks that another server is running right now, with the attempt.';
+
+-- A callback elsewhere says in a session of its own what becomes of its task: noted, and counts when its call returns, so
+-- that the task fails if the callback raises after all. The last word holds. The tasks are locked, so that none of these
+-- attempts can end meanwhile.
+CREATE FUNCTION async.decide_elsewhere(
+  _task_ids BIGINT[], _status async.finish_status_t, _message TEXT, _delay INTERVAL) RETURNS BIGINT[]
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  WITH decided AS (
+    INSERT INTO async.decision (task_id, attempt, status, message, delay)
+    SELECT r.task_id, r.attempt, _status, _message, _delay FROM async.running_elsewhere(_task_ids) r ORDER BY r.task_id
+    ON CONFLICT (task_id) DO UPDATE
+      SET attempt = EXCLUDED.attempt, status = EXCLUDED.status, message = EXCLUDED.message, delay = EXCLUDED.delay
+    RETURNING task_id
+  )
+  SELECT coalesce(array_agg(d.task_id), '{}') FROM decided d;
+$$;
+COMMENT ON FUNCTION async.decide_elsewhere IS
+  'Internal: notes what is to become of those of the tasks that run on another server, when their calls return; returns them.';
+
 CREATE FUNCTION async.end_tasks_for(
   _caller OID, _task_ids BIGINT[], _status async.finish_status_t, _error_message TEXT) RETURNS VOID
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _own   CONSTANT BIGINT := async.own_task(_task_ids);
+  _away  BIGINT[];
   _open  BIGINT[];
   _ended BIGINT[];
 BEGIN
@@ -225,6 +265,10 @@ BEGIN
     INTO _open, _ended
     FROM async.lock_tasks(_caller, array_remove(_task_ids, _own)) l;
   PERFORM async.warn_of_ended(_ended);
+  IF _status IN ('FINISHED', 'FAILED') AND _open IS NOT NULL THEN
+    _away := async.decide_elsewhere(_open, _status, _error_message, NULL);
+    _open := (SELECT array_agg(o) FROM unnest(_open) AS o WHERE o <> ALL (_away));
+  END IF;
   IF _open IS NULL THEN
     RETURN;
   END IF;
@@ -242,6 +286,7 @@ BEGIN
   WHERE t.task_id = i.id AND t.processed IS NULL;
   DELETE FROM async.external_queue q USING async.task t
    WHERE t.task_id = ANY (_open) AND q.target = t.target AND q.task_id = t.task_id;
+  DELETE FROM async.task_secret s WHERE s.task_id = ANY (_open);
   PERFORM async.announce_ended(_open);
 END
 $$;
@@ -252,6 +297,10 @@ COMMENT ON FUNCTION async.end_tasks_for IS
 CREATE FUNCTION async.cancel_as(_caller OID, _task_ids BIGINT[], _error_message TEXT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  IF async.is_client_as(_caller) THEN
+    PERFORM async.ask_cancel_tasks(_task_ids, _error_message);
+    RETURN;
+  END IF;
   PERFORM async.end_tasks_for(_caller, _task_ids, 'CANCELED', coalesce(_error_message, 'manual cancel'));
 END
 $$;
@@ -268,12 +317,16 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _own   CONSTANT BIGINT := async.own_task(_task_ids);
   _delay CONSTANT INTERVAL := coalesce(_duration, INTERVAL '0');
+  _away  BIGINT[];
   _open  BIGINT[];
   _ended BIGINT[];
   _held  BIGINT;
   _runs  BIGINT;
 BEGIN
-  IF _delay < INTERVAL '0' THEN
+  IF async.is_client_as(_caller) THEN
+    PERFORM async.ask_defer_tasks(_task_ids, _duration);
+    RETURN;
+  ELSIF _delay < INTERVAL '0' THEN
     RAISE invalid_parameter_value USING MESSAGE = format('a task cannot be put off by %s', _delay);
   END IF;
   IF _own IS NOT NULL THEN
@@ -281,11 +334,14 @@ BEGIN
   END IF;
   SELECT array_agg(l.task_id ORDER BY l.task_id) FILTER (WHERE l.is_open),
          array_agg(l.task_id ORDER BY l.task_id) FILTER (WHERE NOT l.is_open),
-         min(l.task_id) FILTER (WHERE l.held),
-         min(l.task_id) FILTER (WHERE l.is_open AND r.task_id IS NOT NULL)
-    INTO _open, _ended, _held, _runs
-    FROM async.lock_tasks(_caller, array_remove(_task_ids, _own)) l
-    LEFT JOIN (SELECT DISTINCT x.task_id FROM async.running() x) AS r ON r.task_id = l.task_id;
+         min(l.task_id) FILTER (WHERE l.held)
+    INTO _open, _ended, _held
+    FROM async.lock_tasks(_caller, array_remove(_task_ids, _own)) l;
+  IF _open IS NOT NULL THEN
+    _away := async.decide_elsewhere(_open, 'DEFERRED', NULL, _delay);
+    _open := (SELECT array_agg(o) FROM unnest(_open) AS o WHERE o <> ALL (_away));
+    SELECT min(x.task_id) INTO _runs FROM async.running() x WHERE x.task_id = ANY (_open);
+  END IF;
   IF _runs IS NOT NULL THEN
     RAISE object_not_in_prerequisite_state USING
       MESSAGE = format('task %s is running: only its own callback can put it off', _runs),
@@ -318,8 +374,8 @@ CREATE FUNCTION async.defer(_task_ids BIGINT[], _duration INTERVAL) RETURNS VOID
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
 COMMENT ON FUNCTION async.defer IS
   'Puts open tasks off: they wait again and start after _duration at the earliest. Inside a callback: its own task, once '
-  'the callback has returned and committed. A task that another session runs cannot be put off: '
-  'object_not_in_prerequisite_state. The clock of a time-out goes on from the first start.';
+  'the callback has returned and committed; so for a task that another server runs. A task that another session runs here '
+  'cannot be put off: object_not_in_prerequisite_state. The clock of a time-out goes on from the first start.';
 
 CREATE FUNCTION async.yield_tasks(_caller OID, _task_ids BIGINT[]) RETURNS VOID
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -364,7 +420,9 @@ CREATE FUNCTION async.finish_as(
   _caller OID, _task_ids BIGINT[], _status async.finish_status_t, _error_message TEXT, _duration INTERVAL) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF _status IS NULL THEN
+  IF async.is_client_as(_caller) THEN
+    PERFORM async.ask_finish_tasks(_task_ids, _status, _error_message, _duration);
+  ELSIF _status IS NULL THEN
     RAISE null_value_not_allowed USING
       MESSAGE = 'the status is null', HINT = 'FINISHED, FAILED, CANCELED, TIMED_OUT, DOA, YIELDED, DEFERRED or PAUSED.';
   ELSIF _status IN ('DEFERRED', 'PAUSED') THEN
@@ -384,8 +442,10 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
 COMMENT ON FUNCTION async.finish IS
   'Ends open tasks: FINISHED, or FAILED, CANCELED, TIMED_OUT, DOA with _error_message. DEFERRED and PAUSED put them back '
   'to wait (for _duration); YIELDED: somebody works on them and will finish them. A task that has ended: a warning. '
-  'Inside a callback, its own task: the outcome follows if the callback commits. Raises undefined_object for an unknown '
-  'id, insufficient_privilege for tasks of roles whose rights you lack.';
+  'Inside a callback, its own task: the outcome follows if the callback commits. A task that another server runs: FINISHED, '
+  'FAILED and DEFERRED count when its call has returned without an error, so that its callback can say them; async.cancel '
+  'stops it at once. Raises undefined_object for an unknown id, insufficient_privilege for tasks of roles whose rights you '
+  'lack.';
 
 -- Every task below engine_state.open_low has ended; whoever opens one again keeps that true, and holds the row's lock
 -- until its commit even when nothing changes, so that the mark is not raised over a task that is about to be open.
@@ -401,9 +461,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _task RECORD;
 BEGIN
+  PERFORM async.require_no_client();
   PERFORM async.require_engine();
   PERFORM async.lock_tasks(_caller, ARRAY[_task_id]);
-  SELECT t.flow_id, t.processed, t.target, t.run_as, t.query, k.kind INTO _task
+  SELECT t.flow_id, t.processed, t.target, t.run_as, t.query, t.options, k.kind INTO _task
     FROM async.task t LEFT JOIN async.target k ON k.target = t.target WHERE t.task_id = _task_id;
   IF _task.flow_id IS NOT NULL THEN
     RAISE object_not_in_prerequisite_state USING
@@ -416,7 +477,8 @@ BEGIN
     RAISE undefined_object USING
       MESSAGE = format('target "%s" of task %s does not exist any more', _task.target, _task_id),
       HINT = 'Configure it with async.configure.';
-  ELSIF _task.kind <> 'external' AND _task.query IS NULL THEN
+  ELSIF _task.kind <> 'external' AND _task.query IS NULL
+        AND NOT (async.kind_needs(_task.kind) = 'options' AND _task.options ? 'request') THEN
     RAISE object_not_in_prerequisite_state USING MESSAGE = format('task %s has no query to run', _task_id);
   ELSIF _task.kind = 'local' THEN
     PERFORM async.require_runnable_role(_task.run_as);
@@ -425,7 +487,8 @@ BEGIN
   UPDATE async.task t SET
     processed = NULL, yielded = NULL, consumed = NULL, first_consumed = NULL, finish_status = NULL, failed = NULL,
     processing_error = NULL, eligible_when = NULL, times_up = NULL, crashes = 0, suspect = false,
-    partially_committed = false
+    partially_committed = false, unsure = false,
+    intention = t.intention + 1  -- whoever receives it elsewhere must not take it for a repetition
   WHERE t.task_id = _task_id;
   PERFORM async.note_tasks(ARRAY[_task_id], 'STATUS', format('started again by role "%s"', pg_get_userbyid(_caller)));
   PERFORM async.reopen_from(_task_id);

@@ -72,14 +72,15 @@ SELECT t.task_id,
        t.finish_status, t.failed, t.processing_error, t.eligible_when, t.times_up, t.attempt, t.crashes, t.suspect,
        t.partially_committed, t.asynchronous_finish, t.track_yielded,
        coalesce(nullif(t.concurrency_pool, ''), t.target) AS concurrency_pool, t.manual_timeout,
-       r.pid AS worker_pid, r.progress_done, r.progress_total, r.progress_note
+       r.pid AS worker_pid, r.progress_done, r.progress_total, r.progress_note, r.rows, r.bytes, r.total_rows
   FROM async.task t
   LEFT JOIN async.target k ON k.target = t.target
   LEFT JOIN async.running() r ON r.task_id = t.task_id AND t.processed IS NULL;
 COMMENT ON VIEW async.v_task IS
   'Tasks with what runs right now. state: Pending, Held (a step whose node has not started), Deferred (until '
   'eligible_when), Running, Yielded (waits for async.finish), Leased (a client took it), Finished, Failed, Cancelled, '
-  'Timed Out, Skipped. consumed: start of the last attempt. progress_*: what the callback says of itself.';
+  'Timed Out, Skipped. consumed: start of the last attempt. progress_*: what the callback says of itself, or rows read and '
+  'to read elsewhere; rows, bytes, total_rows: of a query that runs elsewhere, so far.';
 
 CREATE VIEW async.v_task_log WITH (security_invoker = true) AS
 SELECT t.task_id, 0 AS attempt, t.entered AS at, 'STATUS' AS level,
@@ -111,12 +112,19 @@ COMMENT ON VIEW async.v_task_log IS
 
 CREATE VIEW async.v_target WITH (security_invoker = true) AS
 SELECT t.target, t.kind, t.max_concurrency, t.asynchronous_finish, t.default_timeout, t.concurrency_track_yielded,
-       coalesce(p.running, 0) AS active_workers, coalesce(p.waiting, 0) AS waiting
+       coalesce(p.running, 0) AS active_workers, coalesce(p.waiting, 0) AS waiting,
+       t.server, t.owner, async.target_options(t.target) AS options
   FROM async.target t
   LEFT JOIN async.pool_use() p ON p.concurrency_pool = t.target
  ORDER BY t.target;
 COMMENT ON VIEW async.v_target IS
-  'The targets, without their connection strings. active_workers, waiting: tasks in the target''s own pool, whoever''s they are.';
+  'The targets, without their connection strings and without credentials among their options. active_workers, waiting: tasks in the target''s own pool, whoever''s they are.';
+
+CREATE VIEW async.v_store WITH (security_invoker = true) AS
+SELECT s.store, s.url, s.server, s.owner, s.keep_for, async.store_options(s.store) AS options
+  FROM async.store s
+ ORDER BY s.store;
+COMMENT ON VIEW async.v_store IS 'The stores, without credentials.';
 
 CREATE VIEW async.v_target_status WITH (security_invoker = true) AS
 SELECT k.target,
@@ -128,18 +136,21 @@ SELECT k.target,
        count(*) FILTER (WHERE t.processed IS NULL AND t.yielded IS NOT NULL AND r.task_id IS NULL) AS tasks_yielded,
        coalesce(p.running, 0) AS concurency_assigned_workers,
        count(*) FILTER (WHERE r.task_id IS NOT NULL AND t.concurrency_pool <> t.target) AS concurrency_external_pool,
-       coalesce(p.max_workers, k.max_concurrency) AS concurency_max_workers
+       coalesce(p.max_workers, k.max_concurrency) AS concurency_max_workers,
+       d.since AS down_since, d.next_try, d.tries AS down_tries, d.error AS down_error
   FROM async.target k
   LEFT JOIN async.task t ON t.target = k.target
    AND t.task_id >= (SELECT least(e.open_low, async.first_task_since(now() - INTERVAL '1 day')) FROM async.engine_state e)
    AND (t.processed IS NULL OR t.entered >= now() - INTERVAL '1 day')
   LEFT JOIN async.running() r ON r.task_id = t.task_id
   LEFT JOIN async.pool_use() p ON p.concurrency_pool = k.target
- GROUP BY k.target, k.max_concurrency, p.running, p.max_workers
+  LEFT JOIN async.target_down d ON d.target = k.target
+ GROUP BY k.target, k.max_concurrency, p.running, p.max_workers, d.target
  ORDER BY k.target;
 COMMENT ON VIEW async.v_target_status IS
   'Per target the tasks you may read: entered in the last day, hour, minute; open ones by state; concurrency_external_pool: '
-  'running in another pool than the target''s; concurency_* (the original''s spelling): the target''s pool, running and size.';
+  'running in another pool than the target''s; concurency_* (the original''s spelling): the target''s pool, running and size. '
+  'down_*: since when it cannot be reached and why, how often it was tried; null: nothing is known to be wrong with it.';
 
 CREATE VIEW async.v_worker_info WITH (security_invoker = true) AS
 SELECT row_number() OVER (ORDER BY p.started, p.pid) AS slot,

@@ -22,7 +22,7 @@ BEGIN
   RETURN QUERY
     WITH opened AS (
       SELECT o.flow_id, o.node_no, nextval('async.task_id_seq') AS task_id,
-             coalesce(n.target, 'local') AS target,
+             coalesce(g.target, n.target, 'local') AS target,
              coalesce(r.force_priority, n.priority) AS priority,
              r.run_as, n.node_timeout, n.on_partial_fail,
              coalesce(g.asynchronous_finish, false) AND NOT n.synchronous AS asynchronous_finish,
@@ -34,7 +34,8 @@ BEGIN
                     WHERE x.definition_id = r.definition_id OFFSET 0) d,
            LATERAL (SELECT * FROM flow.definition_node x
                     WHERE x.definition_id = r.definition_id AND x.node_no = o.node_no OFFSET 0) n
-           LEFT JOIN async.target g ON g.target = coalesce(n.target, 'local')
+           LEFT JOIN async.target g ON g.target = CASE WHEN n.options ? 'tier' THEN async.tier_target(n.target, n.options->>'tier')
+                                                       ELSE coalesce(n.target, 'local') END
       ORDER BY o.flow_id, o.node_no),
     pushed AS (
       INSERT INTO async.task (task_id, target, priority, run_as, flow_id, node_no, is_step, asynchronous_finish,

@@ -106,9 +106,10 @@ BEGIN
   WHERE d.definition_id = _known.definition_id AND d.configuration = _configuration AND d.priority = _priority
     AND d.concurrency_group_routine IS NOT DISTINCT FROM _group AND d.run_as IS NOT DISTINCT FROM _run_as
     -- The same text may mean other routines than it did, under another search_path.
-    AND (SELECT array_agg(ROW (n.node_no, n.routine_resolved, n.step_routine_resolved) ORDER BY n.node_no)
-         FROM jsonb_to_recordset(_nodes) AS n(node_no INT, routine_resolved TEXT, step_routine_resolved TEXT))
-      = (SELECT array_agg(ROW (n.node_no, n.routine_resolved, n.step_routine_resolved) ORDER BY n.node_no)
+    AND (SELECT array_agg(ROW (n.node_no, n.routine_resolved, n.step_routine_resolved, n.query_routine_resolved) ORDER BY n.node_no)
+         FROM jsonb_to_recordset(_nodes) AS n(
+           node_no INT, routine_resolved TEXT, step_routine_resolved TEXT, query_routine_resolved TEXT))
+      = (SELECT array_agg(ROW (n.node_no, n.routine_resolved, n.step_routine_resolved, n.query_routine_resolved) ORDER BY n.node_no)
          FROM flow.definition_node n WHERE n.definition_id = d.definition_id);
   IF FOUND THEN
     RETURN _id;
@@ -135,17 +136,18 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
       node_no INT, node TEXT, rank INT, target TEXT, routine TEXT, routine_resolved TEXT, step_routine TEXT,
       step_routine_resolved TEXT, priority INT, all_steps_must_complete BOOL, empty BOOL, steps_to_flow TEXT,
       synchronous BOOL, node_timeout JSONB, step_timeout JSONB, on_partial_fail BOOL, count_parents INT, steps JSONB,
-      parents JSONB)
+      parents JSONB, query TEXT, step_query TEXT, query_routine TEXT, query_routine_resolved TEXT, options JSONB)
   ), nodes AS (
     INSERT INTO flow.definition_node (
       definition_id, node_no, node, rank, target, routine, routine_resolved, step_routine, step_routine_resolved,
       priority, all_steps_must_complete, empty, steps_to_flow, synchronous, node_timeout, step_timeout,
-      on_partial_fail, count_parents, steps)
+      on_partial_fail, count_parents, steps, query, step_query, query_routine, query_routine_resolved, options)
     SELECT _definition_id, g.node_no, g.node, g.rank, g.target, g.routine, g.routine_resolved, g.step_routine,
       g.step_routine_resolved, coalesce(g.priority, _priority), coalesce(g.all_steps_must_complete, true),
       coalesce(g.empty, false), g.steps_to_flow, coalesce(g.synchronous, false), flow.interval_of(g.node_timeout),
       flow.interval_of(g.step_timeout), coalesce(g.on_partial_fail, false),
-      coalesce(g.count_parents, jsonb_array_length(g.parents), 0), g.steps
+      coalesce(g.count_parents, jsonb_array_length(g.parents), 0), g.steps, g.query, g.step_query, g.query_routine,
+      g.query_routine_resolved, g.options
     FROM given g
   )
   INSERT INTO flow.definition_edge (definition_id, parent_no, node_no, continue_on_failure)

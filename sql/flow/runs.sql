@@ -50,12 +50,14 @@ BEGIN
       HINT = 'Define the target with async.configure, or configure the flow again with another one.';
   END IF;
 
-  -- Routines are resolved for local targets only.
+  -- Routines are resolved for local targets only, functions that make queries for all.
   SELECT r.*, to_regprocedure(r.routine || '(flow.callback_arguments_t)') IS NULL AS missing INTO _wrong
   FROM (
-    SELECT u.routine, min(n.node) AS node
+    SELECT u.routine, min(n.node) AS node, min(u.kind) AS kind
     FROM flow.definition_node n
-    CROSS JOIN LATERAL (VALUES (n.routine_resolved), (n.step_routine_resolved)) u(routine)
+    CROSS JOIN LATERAL (
+      VALUES (n.routine_resolved, 'procedure'), (n.step_routine_resolved, 'procedure'),
+             (n.query_routine_resolved, 'function')) u(routine, kind)
     WHERE n.definition_id = _definition_id AND u.routine IS NOT NULL
       AND (_selected IS NULL OR n.node_no IN (SELECT unnest(_selected)))
     GROUP BY u.routine) r
@@ -67,15 +69,15 @@ BEGIN
     RETURN;
   ELSIF _wrong.missing THEN
     RAISE undefined_function USING
-      MESSAGE = format('procedure %s(flow.callback_arguments_t) does not exist', _wrong.routine),
+      MESSAGE = format('%s %s(flow.callback_arguments_t) does not exist', _wrong.kind, _wrong.routine),
       DETAIL = format('Node "%s" calls it. It existed when the flow was configured.', _wrong.node),
-      HINT = 'Create the procedure, or configure the flow again.';
+      HINT = 'Create it, or configure the flow again.';
   END IF;
   RAISE insufficient_privilege USING
-    MESSAGE = format('permission denied for procedure %s', _wrong.routine),
+    MESSAGE = format('permission denied for %s %s', _wrong.kind, _wrong.routine),
     DETAIL = format('Node "%s" calls it as role "%s".', _wrong.node, _run_as),
-    HINT = format('GRANT EXECUTE ON PROCEDURE %s(flow.callback_arguments_t) TO %I, and USAGE on its schema.',
-      _wrong.routine, _run_as);
+    HINT = format('GRANT EXECUTE ON %s %s(flow.callback_arguments_t) TO %I, and USAGE on its schema.',
+      upper(_wrong.kind), _wrong.routine, _run_as);
 END
 $$;
 COMMENT ON FUNCTION flow.require_runnable IS
@@ -196,6 +198,7 @@ DECLARE
   _count      INT;
 BEGIN
   PERFORM async.require_engine();
+  PERFORM async.require_no_client();
   SELECT c.definition_id, c.owner, d.run_as INTO _configured
   FROM flow.configured c JOIN flow.definition d USING (definition_id) WHERE c.flow = _flow;
   IF NOT FOUND THEN
@@ -269,11 +272,16 @@ COMMENT ON FUNCTION flow.cancel IS
 CREATE FUNCTION flow.cancel_as(_caller OID, _flow_id BIGINT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  _run    flow.flow := flow.require_run(_caller, _flow_id, true);
+  _run    flow.flow;
   _reason TEXT := format('cancelled by %s', pg_get_userbyid(_caller));
   _level  BIGINT[] := ARRAY[_flow_id];
   _all    BIGINT[] := '{}';
 BEGIN
+  IF async.is_client_as(_caller) THEN
+    PERFORM async.ask_cancel_run(_flow_id);
+    RETURN;
+  END IF;
+  _run := flow.require_run(_caller, _flow_id, true);
   IF _run.processed IS NOT NULL THEN
     RAISE NOTICE 'run % has ended already', _flow_id;
     RETURN;

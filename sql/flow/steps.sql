@@ -1,17 +1,8 @@
--- Steps: pushing them; and what a callback says about its own task: finished, put off, how far it is.
-
-CREATE PROCEDURE flow.push_steps(
-  _flow_id BIGINT, _node TEXT, _arguments JSONB[], _flush_transaction_when_client BOOL DEFAULT TRUE)
-LANGUAGE c AS 'MODULE_PATHNAME', 'as_owner';
-COMMENT ON PROCEDURE flow.push_steps IS
-  'Adds steps to a node of a run: an array of JSON objects, the arguments of each; they run when the transaction '
-  'has committed and the node''s own task has. Steps that the node has already (the same arguments) are left out. '
-  '_flush_transaction_when_client has no effect here. Raises invalid_parameter_value for a step that is {}, null or '
-  'no object (with its place in the array), undefined_object for an unknown run or node, '
-  'object_not_in_prerequisite_state when the node has ended or takes no part in the run.';
+-- Steps: pushing them; and what a callback says about its own task: finished, put off, how far it is. The procedures that
+-- callbacks call are in client/calls.sql; they come here unless this database is a client.
 
 CREATE FUNCTION flow.push_steps_as(
-  _caller OID, _flow_id BIGINT, _node TEXT, _arguments JSONB[], _flush_transaction_when_client BOOL) RETURNS VOID
+  _caller OID, _flow_id BIGINT, _node TEXT, _arguments JSONB[]) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _run     flow.flow := flow.require_run(_caller, _flow_id, false);
@@ -53,7 +44,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flow.push_steps_as IS 'Internal: flow.push_steps with the caller''s role.';
+COMMENT ON FUNCTION flow.push_steps_as IS 'Internal: flow.push_steps of this database''s runs, with the caller''s role.';
 
 -- The number of a node in a version. Null: there is none of that name.
 CREATE FUNCTION flow.node_number(_definition_id BIGINT, _node TEXT) RETURNS INT
@@ -114,7 +105,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT x.* FROM flow.definition_node x WHERE x.definition_id = f.definition_id AND x.node_no = _node_no OFFSET 0) n
   CROSS JOIN LATERAL (
     SELECT x.concurrency_pool FROM flow.flow_node x WHERE x.flow_id = _flow_id AND x.node_no = _node_no OFFSET 0) r
-  LEFT JOIN async.target t ON t.target = coalesce(n.target, 'local')
+  LEFT JOIN async.target t ON t.target = CASE WHEN n.options ? 'tier' THEN async.tier_target(n.target, n.options->>'tier')
+                                              ELSE coalesce(n.target, 'local') END
   WHERE f.flow_id = _flow_id;
 $$;
 COMMENT ON FUNCTION flow.task_form IS
@@ -157,19 +149,9 @@ COMMENT ON FUNCTION flow.insert_steps IS
   'Internal: adds the new ones among these steps to a node and inserts their tasks. _held: they wait for the node '
   'to open. The caller announces task_low to task_high (null: nothing was new).';
 
-CREATE PROCEDURE flow.finish(
-  _args flow.callback_arguments_t, _failed BOOL DEFAULT false, _error_message TEXT DEFAULT NULL,
-  _flush_transaction_when_client BOOL DEFAULT true)
-LANGUAGE c AS 'MODULE_PATHNAME', 'as_owner';
-COMMENT ON PROCEDURE flow.finish IS
-  'Ends the task of a callback: FINISHED, or FAILED with _error_message. _args: the arguments that the callback was '
-  'called with. Inside the callback the outcome holds if its transaction commits; elsewhere (asynchronous targets) '
-  'it is written at once. A task that has ended: a WARNING. _flush_transaction_when_client has no effect here. '
-  'Raises undefined_object, invalid_parameter_value (not the task''s arguments), insufficient_privilege.';
-
 CREATE FUNCTION flow.finish_as(
-  _caller OID, _args flow.callback_arguments_t, _failed BOOL, _error_message TEXT, _flush_transaction_when_client BOOL)
-RETURNS VOID LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+  _caller OID, _args flow.callback_arguments_t, _failed BOOL, _error_message TEXT) RETURNS VOID
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _status TEXT := CASE WHEN coalesce(_failed, false) THEN 'FAILED' ELSE 'FINISHED' END;
 BEGIN
@@ -183,13 +165,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flow.finish_as IS 'Internal: flow.finish with the caller''s role.';
-
-CREATE PROCEDURE flow.defer(_args flow.callback_arguments_t, _duration INTERVAL)
-LANGUAGE c AS 'MODULE_PATHNAME', 'as_owner';
-COMMENT ON PROCEDURE flow.defer IS
-  'Puts the task of a callback back to wait for at least _duration; then it runs again with the same arguments. '
-  'Time-outs go on from its first start. Errors as flow.finish.';
+COMMENT ON FUNCTION flow.finish_as IS 'Internal: flow.finish of this database''s tasks, with the caller''s role.';
 
 CREATE FUNCTION flow.defer_as(_caller OID, _args flow.callback_arguments_t, _duration INTERVAL) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -207,7 +183,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flow.defer_as IS 'Internal: flow.defer with the caller''s role.';
+COMMENT ON FUNCTION flow.defer_as IS 'Internal: flow.defer of this database''s tasks, with the caller''s role.';
 
 -- Checks that the arguments of a callback belong to one task, and that _caller may act for it. False: it has ended.
 CREATE FUNCTION flow.require_task(_caller OID, _args flow.callback_arguments_t) RETURNS BOOL

@@ -259,12 +259,17 @@ COMMENT ON VIEW flow.v_flow_task IS
   'The tasks of runs with the columns of the SQL original. Meant to be read with a condition on flow_id or task_id.';
 
 CREATE FUNCTION flow.args(_flow_id BIGINT) RETURNS JSONB
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  IF async.is_client() THEN
+    RETURN flow.server_args(_flow_id);
+  END IF;
   RETURN (flow.visible_run(_flow_id)).arguments;
 END
 $$;
-COMMENT ON FUNCTION flow.args IS 'The arguments of a run. Raises undefined_object when you see no run of that number.';
+COMMENT ON FUNCTION flow.args IS
+  'The arguments of a run; on a client (async.server) of a run of the orchestrating server, asked once and kept. Raises '
+  'undefined_object when you see no run of that number.';
 
 -- Reads a run as the caller sees it; raises when there is none.
 CREATE FUNCTION flow.visible_run(_flow_id BIGINT) RETURNS flow.flow

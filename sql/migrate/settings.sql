@@ -24,7 +24,7 @@ BEGIN
     FROM jsonb_array_elements(_given->'targets') t WHERE t->>'kind' = 'external'
   UNION ALL
   SELECT 'target', t->>'target', 'look', 'it leads to another server',
-         'Kept, but tasks cannot run on another server yet: runs of flows that use it fail with an error that says so.'
+         'Tasks are sent there. Whoever takes it over owns it: unless a superuser does, it must carry a password.'
     FROM jsonb_array_elements(_given->'targets') t
    WHERE t->>'connection_string' IS NOT NULL AND NOT async.leads_here(t->>'connection_string')
   UNION ALL
@@ -55,7 +55,6 @@ BEGIN
   END LOOP;
   PERFORM set_config('client_min_messages', 'error', true);
   PERFORM async.configure(_given);
-  PERFORM async.server(c.connection_string) FROM old_async_client_control c WHERE c.connection_string <> '';
   PERFORM set_config('client_min_messages', 'warning', true);
   INSERT INTO report (kind, name, outcome)
   SELECT 'control', k, 'done' FROM jsonb_object_keys(_given->'control') k

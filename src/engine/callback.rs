@@ -170,6 +170,11 @@ pub struct Calls {
 }
 
 impl Calls {
+    /// The type of the argument.
+    pub fn argument(&self) -> pg_sys::Oid {
+        self.argument
+    }
+
     pub fn new(argument: pg_sys::Oid) -> Self {
         Calls { argument, known: HashMap::new() }
     }
@@ -231,8 +236,11 @@ fn resolve(name: &str, types: &[pg_sys::Oid], kind: u8) -> pg_sys::Oid {
             }
         }
     }
-    let (expected, arguments) =
-        if kind == b'p' { ("procedure", "flow.callback_arguments_t") } else { ("function", "bigint, text") };
+    let (expected, arguments) = match (kind, types.len()) {
+        (b'p', _) => ("procedure", "flow.callback_arguments_t"),
+        (_, 1) => ("function", "flow.callback_arguments_t"),
+        _ => ("function", "bigint, text"),
+    };
     raise(
         PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
         format!("{expected} {name}({arguments}) does not exist"),
@@ -243,37 +251,48 @@ fn resolve(name: &str, types: &[pg_sys::Oid], kind: u8) -> pg_sys::Oid {
 
 /// Asks the flow's concurrency routine for the pool of a node's tasks.
 pub fn ask_pool(name: &str, flow_id: i64, node: &str) -> String {
-    let function = resolve(name, &[pg_sys::INT8OID, pg_sys::TEXTOID], b'f');
-    // SAFETY: runs the user's function with the user's rights; the types fit the function found.
-    let pool: Option<String> = unsafe {
-        let sql = CString::new(format!("SELECT {}($1, $2)::text", routine::quoted_name(function))).unwrap_or_default();
-        crate::store::connected(|| {
-            let mut types = [pg_sys::INT8OID, pg_sys::TEXTOID];
-            let mut values = [flow_id.into_datum(), node.into_datum()].map(|d| d.unwrap_or(pg_sys::Datum::from(0)));
-            let code = pg_sys::SPI_execute_with_args(
-                sql.as_ptr(),
-                2,
-                types.as_mut_ptr(),
-                values.as_mut_ptr(),
-                std::ptr::null(),
-                false,
-                1,
-            );
-            if code < 0 || pg_sys::SPI_processed == 0 {
-                pgrx::error!("{name} returned nothing");
-            }
-            let table = pg_sys::SPI_tuptable;
-            let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
-            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
-        })
-    };
-    match pool.filter(|p| !p.is_empty()) {
-        Some(pool) => pool,
-        None => raise(
+    let types = [pg_sys::INT8OID, pg_sys::TEXTOID];
+    let values = [flow_id.into_datum(), node.into_datum()].map(|d| d.unwrap_or(pg_sys::Datum::from(0)));
+    ask(name, types, values).unwrap_or_else(|| {
+        raise(
             PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             format!("concurrency_group_routine {name} returned no pool for node {node}"),
             None,
             None,
-        ),
-    }
+        )
+    })
+}
+
+/// Asks a node's query_routine for the query of a task.
+pub fn ask_query(name: &str, arguments: pg_sys::Datum, arguments_type: pg_sys::Oid) -> String {
+    ask(name, [arguments_type], [arguments]).unwrap_or_else(|| {
+        raise(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("query_routine {name} returned no query"),
+            None,
+            None,
+        )
+    })
+}
+
+/// What a function of the user's returns, as text; None: nothing or an empty text.
+fn ask<const N: usize>(name: &str, mut types: [pg_sys::Oid; N], mut values: [pg_sys::Datum; N]) -> Option<String> {
+    let function = resolve(name, &types, b'f');
+    let parameters: Vec<String> = (1..=N).map(|n| format!("${n}")).collect();
+    // SAFETY: a catalogue look-up inside a transaction.
+    let function = unsafe { routine::quoted_name(function) };
+    let sql = format!("SELECT {function}({})::text", parameters.join(", "));
+    let sql = CString::new(sql).unwrap_or_default();
+    // SAFETY: runs the user's function with the user's rights; the types fit the function found.
+    let answer: Option<String> = crate::store::connected(|| unsafe {
+        let (types, values) = (types.as_mut_ptr(), values.as_mut_ptr());
+        let code = pg_sys::SPI_execute_with_args(sql.as_ptr(), N as i32, types, values, std::ptr::null(), false, 1);
+        if code < 0 || pg_sys::SPI_processed == 0 {
+            pgrx::error!("{name} returned nothing");
+        }
+        let table = pg_sys::SPI_tuptable;
+        let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+    });
+    answer.filter(|text| !text.is_empty())
 }

@@ -15,6 +15,8 @@ pub enum Outcome {
     Stale,
     /// The concurrency routine has named the pool; the task is to be queued again.
     Classified,
+    /// The routine has named the query; the task is to be queued again, to be sent.
+    Prepared,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +83,7 @@ impl Event {
                     2 => Outcome::Yielded,
                     3 => Outcome::Deferred,
                     4 => Outcome::Stale,
+                    6 => Outcome::Prepared,
                     _ => Outcome::Classified,
                 },
                 microseconds: d as u32,

@@ -51,6 +51,13 @@ pub fn discard() {
     KEPT.set(Kept::default());
 }
 
+/// Keeps what was said elsewhere on behalf of the callback.
+pub fn add(notices: Vec<pgflow_executor::job::Notice>) {
+    for notice in notices {
+        keep(&notice.level, notice.message);
+    }
+}
+
 /// Takes what was kept: levels and messages; `None` if the callback was silent.
 pub fn take() -> Option<(Vec<String>, Vec<String>)> {
     let mut kept = KEPT.take();

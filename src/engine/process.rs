@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::*;
 
 use pgrx::pg_sys;
 
-use super::shmem::my_database;
+use super::shmem::{my_database, Process};
 
 extern "C-unwind" {
     fn die(signal: i32);
@@ -46,6 +46,48 @@ mod raw {
 pub fn wake_self() {
     // SAFETY: SetLatch is async-signal-safe; MyLatch is set before any handler is installed.
     unsafe { raw::SetLatch(pg_sys::MyLatch) }
+}
+
+/// Wakes a process of ours that may be this one, on a thread that is not the main one.
+pub fn wake_from_thread(process: &Process) {
+    process.wakes_one();
+    let latch = process.latch();
+    if !latch.is_null() {
+        // SAFETY: SetLatch is async-signal-safe and touches nothing of a thread's own: it sets a flag in shared memory and
+        // signals the process that waits. The raw function, because pgrx's guard is for the main thread only. The
+        // caller has made sure that this process is attached to shared memory.
+        unsafe { raw::SetLatch(latch) }
+    }
+}
+
+/// Runs `body` with every signal blocked, so that threads it starts never handle one: they are all the main thread's.
+pub fn without_signals<T>(body: impl FnOnce() -> T) -> T {
+    let _blocked = Blocked::new();
+    body()
+}
+
+/// Signals are blocked in this thread while it lives, however that ends.
+struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    fn new() -> Blocked {
+        // SAFETY: a plain change of this thread's signal mask; both sets are this frame's.
+        unsafe {
+            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            Blocked(before)
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: the mask that `new` has found.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut());
+        }
+    }
 }
 
 /// # Safety

@@ -102,6 +102,15 @@ impl Process {
         self.wakes.load(SeqCst)
     }
 
+    /// Counts a wake-up, for whoever sets the latch itself.
+    pub fn wakes_one(&self) {
+        self.wakes.fetch_add(1, SeqCst);
+    }
+
+    pub fn latch(&self) -> *mut pg_sys::Latch {
+        self.latch.load(Acquire)
+    }
+
     pub fn wake(&self) {
         self.wakes.fetch_add(1, SeqCst);
         let latch = self.latch.load(Acquire);
@@ -163,6 +172,8 @@ pub struct Database {
     pub attached: AtomicBool,
     /// A transaction keeps the engine from starting tasks until it ends (`async.drain`).
     pub held: AtomicBool,
+    /// A worker needs the executor and found that nobody listens.
+    pub wants_executor: AtomicBool,
     /// Set by DROP EXTENSION and the like: the dispatcher looks whether it still has a reason to be.
     pub check_extension: AtomicBool,
     /// When the dispatcher will wake up by itself (microseconds since 2000; i64::MAX: not).
@@ -333,6 +344,43 @@ impl Worker {
     }
 }
 
+/// A task that a dispatcher's executor runs somewhere else, for views.
+#[repr(C)]
+pub struct Remote {
+    /// The database whose dispatcher has this place; zero: free.
+    pub database: AtomicU32,
+    pub role: AtomicU32,
+    /// Zero: nothing to show yet.
+    pub task_id: AtomicI64,
+    pub attempt: AtomicI32,
+    pub started: AtomicI64,
+    pub rows: AtomicU64,
+    pub bytes: AtomicU64,
+    pub total_rows: AtomicU64,
+}
+
+impl Remote {
+    /// Takes the place for a task.
+    pub fn take(&self, database: u32, role: u32, task_id: i64, attempt: i32, started: i64) -> bool {
+        let taken = self.database.compare_exchange(0, database, AcqRel, Acquire).is_ok();
+        if taken {
+            self.role.store(role, Release);
+            self.attempt.store(attempt, Release);
+            self.started.store(started, Release);
+            self.rows.store(0, Release);
+            self.bytes.store(0, Release);
+            self.total_rows.store(0, Release);
+            self.task_id.store(task_id, Release);
+        }
+        taken
+    }
+
+    pub fn free(&self) {
+        self.task_id.store(0, Release);
+        self.database.store(0, Release);
+    }
+}
+
 /// The head of the shared memory; arrays whose sizes are settings lie behind it.
 #[repr(C)]
 pub struct Shared {
@@ -343,6 +391,7 @@ pub struct Shared {
     databases: usize,
     workers: usize,
     queue: usize,
+    remotes: usize,
 }
 
 impl Shared {
@@ -354,6 +403,11 @@ impl Shared {
     pub fn workers(&self) -> &[Worker] {
         // SAFETY: as above; the offset follows the databases.
         unsafe { std::slice::from_raw_parts(self.base().add(offsets().1).cast(), self.workers) }
+    }
+
+    pub fn remotes(&self) -> &[Remote] {
+        // SAFETY: as above; the offset follows the cells.
+        unsafe { std::slice::from_raw_parts(self.base().add(offsets().3).cast(), self.remotes) }
     }
 
     fn cells(&self, database: usize) -> &[Cell] {
@@ -380,14 +434,15 @@ impl Shared {
     }
 }
 
-/// Offsets of databases, workers and cells, and the whole size.
-fn offsets() -> (usize, usize, usize, usize) {
+/// Offsets of databases, workers, cells and remote tasks, and the whole size.
+fn offsets() -> (usize, usize, usize, usize, usize) {
     let up = |n: usize| n.next_multiple_of(128);
     let databases = up(size_of::<Shared>());
     let workers = up(databases + settings::max_databases() * size_of::<Database>());
     let cells = up(workers + settings::max_workers() * size_of::<Worker>());
-    let end = up(cells + settings::max_databases() * settings::event_queue_size() * size_of::<Cell>());
-    (databases, workers, cells, end)
+    let remotes = up(cells + settings::max_databases() * settings::event_queue_size() * size_of::<Cell>());
+    let end = up(remotes + settings::max_remote_tasks() * size_of::<Remote>());
+    (databases, workers, cells, remotes, end)
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
@@ -428,7 +483,7 @@ unsafe extern "C-unwind" fn request() {
     if let Some(previous) = PREVIOUS_REQUEST {
         previous();
     }
-    pg_sys::RequestAddinShmemSpace(offsets().3);
+    pg_sys::RequestAddinShmemSpace(offsets().4);
 }
 
 #[pgrx::pg_guard]
@@ -437,15 +492,16 @@ unsafe extern "C-unwind" fn startup() {
         previous();
     }
     let mut found = false;
-    let memory = pg_sys::ShmemInitStruct(c"pgflow".as_ptr(), offsets().3, &mut found);
+    let memory = pg_sys::ShmemInitStruct(c"pgflow".as_ptr(), offsets().4, &mut found);
     // SAFETY: the memory has the size that `offsets` computes and nobody else sees it yet: the hook runs in the
     // postmaster, before it starts any process, and again with fresh memory after a crash.
     if !found {
-        std::ptr::write_bytes(memory.cast::<u8>(), 0, offsets().3);
+        std::ptr::write_bytes(memory.cast::<u8>(), 0, offsets().4);
         let shared = memory.cast::<Shared>();
         (*shared).databases = settings::max_databases();
         (*shared).workers = settings::max_workers();
         (*shared).queue = settings::event_queue_size();
+        (*shared).remotes = settings::max_remote_tasks();
         for database in (*shared).databases() {
             pg_sys::ConditionVariableInit(database.changes_ptr());
             database.changes_ready.store(true, Release);

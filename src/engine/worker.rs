@@ -8,16 +8,20 @@
 use std::ffi::CString;
 use std::sync::atomic::{fence, AtomicPtr, Ordering::*};
 
+use pgflow_executor::bridge::{Broken, BrokenKind};
 use pgrx::pg_sys;
 
+use super::bridge;
 use super::callback;
 use super::events::{Event, Outcome};
+use super::kept_rows;
 use super::notices;
 use super::own_task::{self, Attempt, Decision};
 use super::process;
 use super::session;
 use super::shmem::{my_database, shared, DatabaseState, Worker, WorkerState, ASSIGNED, DONE, REVOKED, STARTED};
 use crate::settings;
+use crate::store::remote;
 use crate::store::worker::{self as store, Details, What};
 
 /// BGWORKER_BYPASS_ROLELOGINCHECK, from 17 on.
@@ -272,8 +276,28 @@ impl Local {
 
     /// Runs the callback and writes its outcome, in the open transaction. Whatever is wrong is raised.
     fn run_and_write(&mut self, attempt: Attempt, task: &Details, started: i64, deadline: i64) -> Outcome {
+        let mut kept = None;
         match &task.what {
             What::Query(text) => callback::run_query(text),
+            What::Keeping { query, spec } => kept = Some((kept_rows::keep_query(attempt, query, spec), spec)),
+            What::Fetch { spec } => {
+                let (rows, said) = kept_rows::fetch(attempt, spec);
+                notices::add(said);
+                kept = Some((rows, spec));
+            }
+            What::AskQuery { routine, arguments, here } => {
+                let query = callback::ask_query(routine, *arguments, self.calls.argument());
+                if !here {
+                    callback::settle_user_code();
+                    own_task::end_of_callback();
+                    let open = self.book(|| store::prepared(attempt, &query));
+                    return self.settled(open, attempt, Outcome::Prepared);
+                }
+                match &task.spec {
+                    Some(spec) => kept = Some((kept_rows::keep_query(attempt, &query, spec), spec)),
+                    None => callback::run_query(&query),
+                }
+            }
             What::Call { routine, arguments } => self.calls.call(routine, *arguments),
             What::Flow { flow, arguments } => {
                 // The step yields first: a child run may end before this transaction does.
@@ -295,6 +319,9 @@ impl Local {
         }
         callback::settle_user_code();
         own_task::end_of_callback();
+        if let Some((kept, spec)) = &kept {
+            self.book(|| remote::record_result(attempt, kept, spec));
+        }
         let decision = super::announce::pending_decision().or_else(own_task::decided);
         let (outcome, open) = match decision {
             None if task.asynchronous => (Outcome::Yielded, self.book(|| store::yielded(attempt, started, deadline))),
@@ -341,6 +368,9 @@ impl Local {
 
     /// The callback's transaction is rolled back: the failure is recorded in a new one.
     fn write_failure(&self, attempt: Attempt, started: i64, error: String) -> Outcome {
+        if let Some(broken) = bridge::broken() {
+            return self.write_retry(attempt, started, &broken, error);
+        }
         let partially = own_task::partially_committed();
         let logged = notices::take();
         let owner = self.owner;
@@ -359,6 +389,24 @@ impl Local {
         } else {
             pgrx::debug1!("pgflow: a late outcome of task {} changes nothing: {error}", attempt.task_id);
             Outcome::Stale
+        }
+    }
+}
+
+impl Local {
+    /// What the task needs elsewhere could not be had, or may have been done: it waits and runs again, within limits.
+    fn write_retry(&self, attempt: Attempt, started: i64, broken: &Broken, error: String) -> Outcome {
+        if broken.kind == BrokenKind::Stopped {
+            return Outcome::Stale;
+        }
+        let owner = self.owner;
+        let became = crate::store::transaction(|| {
+            crate::store::as_user(owner, || store::writable(|| remote::tried(attempt, started, broken, error)))
+        });
+        match became.as_deref() {
+            Some("failed") => Outcome::Failed,
+            Some("waits") => Outcome::Deferred,
+            _ => Outcome::Stale,
         }
     }
 }

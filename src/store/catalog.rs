@@ -5,9 +5,11 @@ use std::ffi::CString;
 
 use pgflow_core::definition::{Catalog, Definition, RoutineInfo, TargetInfo};
 use pgrx::{pg_sys, JsonB};
+use serde_json::{Map, Value};
 
 use super::routine::{self, Found};
 use super::{arg, run};
+use crate::elsewhere_api;
 
 /// The catalogue as the caller sees it. Names of routines are resolved by the caller's search path, which is why nothing
 /// here switches to the owner.
@@ -21,6 +23,13 @@ pub struct Live {
 impl Live {
     pub fn new(owner: pg_sys::Oid, role: pg_sys::Oid) -> Option<Self> {
         Some(Live { callback: super::worker::callback_type()?, owner, role })
+    }
+
+    /// As the current user.
+    pub fn current() -> Option<Self> {
+        // SAFETY: reading the current user.
+        let role = unsafe { pg_sys::GetUserId() };
+        Live::new(super::extension_owner()?, role)
     }
 
     fn look_up(&self, name: &str, types: &[pg_sys::Oid], kind: u8, result: Option<pg_sys::Oid>) -> RoutineInfo {
@@ -58,11 +67,16 @@ const INTERVAL_IN: pg_sys::Oid = pg_sys::Oid::from_u32(1160);
 impl Catalog for Live {
     fn target(&mut self, name: &str) -> TargetInfo {
         let owner = self.owner;
-        let kind: Option<String> = super::as_user(owner, || run(c"SELECT async.target_kind($1)", &[arg(name)]).one());
+        let (kind, tiers) = super::as_user(owner, || {
+            let rows = run(c"SELECT async.target_kind($1), async.target_tiers($1)", &[arg(name)]);
+            (rows.get::<String>(0, 1), rows.get::<Vec<String>>(0, 2).unwrap_or_default())
+        });
         match kind.as_deref() {
             Some("local") => TargetInfo::Local,
             Some("external") => TargetInfo::External,
-            Some(_) => TargetInfo::Elsewhere,
+            Some(kind) => {
+                elsewhere_api::kind_info(kind, Some(tiers)).map_or(TargetInfo::Unknown, TargetInfo::Elsewhere)
+            }
             None => TargetInfo::Unknown,
         }
     }
@@ -73,6 +87,19 @@ impl Catalog for Live {
 
     fn concurrency_routine(&mut self, name: &str) -> RoutineInfo {
         self.look_up(name, &[pg_sys::INT8OID, pg_sys::TEXTOID], b'f', Some(pg_sys::TEXTOID))
+    }
+
+    fn query_routine(&mut self, name: &str) -> RoutineInfo {
+        self.look_up(name, &[self.callback], b'f', Some(pg_sys::TEXTOID))
+    }
+
+    fn options_faults(&mut self, kind: &str, options: &Map<String, Value>) -> Vec<(String, String)> {
+        elsewhere_api::kind_option_faults(kind, options)
+    }
+
+    fn store_exists(&mut self, name: &str) -> bool {
+        let owner = self.owner;
+        super::as_user(owner, || run(c"SELECT 1 FROM async.store WHERE store = $1", &[arg(name)]).len > 0)
     }
 
     fn flow_exists(&mut self, name: &str) -> bool {
@@ -118,6 +145,9 @@ pub fn store_definition(caller: pg_sys::Oid, flow: &str, definition: &Definition
                 "node_no": n.node_no, "node": n.name, "rank": n.rank, "target": n.target,
                 "routine": n.routine, "routine_resolved": n.routine_resolved,
                 "step_routine": n.step_routine, "step_routine_resolved": n.step_routine_resolved,
+                "query": n.query, "step_query": n.step_query, "query_routine": n.query_routine,
+                "query_routine_resolved": n.query_routine_resolved,
+                "options": (!n.options.is_empty()).then_some(&n.options),
                 "priority": n.priority.or(definition.flow.priority).unwrap_or(0),
                 "all_steps_must_complete": n.all_steps_must_complete, "empty": n.empty,
                 "steps_to_flow": n.steps_to_flow, "synchronous": n.synchronous,

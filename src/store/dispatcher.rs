@@ -32,6 +32,8 @@ pub struct Loaded {
     pub failed: bool,
     /// Ended by `flow.finish` from elsewhere, while its call may still run: the call goes on.
     pub decided: bool,
+    /// Of a target elsewhere: a worker has it first; see `async.starts_here`.
+    pub starts_here: bool,
 }
 
 macro_rules! task_columns {
@@ -41,7 +43,10 @@ macro_rules! task_columns {
                 CASE WHEN t.eligible_when <> 'infinity' THEN t.eligible_when END,
                 coalesce(t.eligible_when = 'infinity', false), t.yielded IS NOT NULL, t.times_up, t.suspect,
                 n.state::text, t.processed IS NOT NULL, coalesce(t.failed, false),
-                coalesce(t.finish_status IN ('FINISHED', 'FAILED'), false)
+                coalesce(t.finish_status IN ('FINISHED', 'FAILED'), false),
+                CASE WHEN t.target <> 'local' AND async.is_elsewhere(t.target)
+                     THEN async.starts_here(coalesce(t.flow_id, 0), t.node_no, t.query,
+                                            CASE WHEN t.flow_id IS NULL THEN t.options END) END
          FROM async.task t
          LEFT JOIN flow.flow_node n ON n.flow_id = t.flow_id AND n.node_no = t.node_no
          LEFT JOIN pg_authid a ON a.rolname = t.run_as "
@@ -82,6 +87,7 @@ fn loaded(rows: &Rows) -> Vec<Loaded> {
                 ended: rows.get(row, 18).unwrap_or(false),
                 failed: rows.get(row, 19).unwrap_or(false),
                 decided: rows.get(row, 20).unwrap_or(false),
+                starts_here: rows.get(row, 21).unwrap_or(false),
             })
         })
         .collect()

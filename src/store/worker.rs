@@ -2,6 +2,7 @@
 //! switches to them and back.
 #![allow(unsafe_code)]
 
+use pgflow_executor::results::{ResultSpec, ResultTo};
 use pgrx::pg_sys;
 
 use super::{arg, connected, run, Arg};
@@ -21,6 +22,8 @@ pub struct Details {
     /// Microseconds the task may take from its first start.
     pub timeout: Option<i64>,
     pub asynchronous: bool,
+    /// What is to be kept of what a query returns.
+    pub spec: Option<Box<ResultSpec>>,
     /// For `pg_stat_activity`.
     pub label: String,
 }
@@ -28,6 +31,12 @@ pub struct Details {
 pub enum What {
     /// Any SQL text.
     Query(String),
+    /// One statement whose rows are kept.
+    Keeping { query: String, spec: Box<ResultSpec> },
+    /// Rows come from the task's own target elsewhere, into a table here.
+    Fetch { spec: Box<ResultSpec> },
+    /// Ask the node's routine for the query; run it here, or leave it to be sent elsewhere.
+    AskQuery { routine: String, arguments: pg_sys::Datum, here: bool },
     /// `CALL routine(arguments)`; the datum is a `flow.callback_arguments_t` in the caller's memory context.
     Call { routine: String, arguments: pg_sys::Datum },
     /// A run of another flow with these arguments.
@@ -44,7 +53,8 @@ fn time(microseconds: i64) -> Arg {
 pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Details> {
     let rows = run(
         c"SELECT t.task_id, t.attempt,
-                 CASE WHEN t.flow_id IS NULL THEN t.query END,
+                 CASE WHEN t.flow_id IS NULL OR t.query IS NOT NULL THEN t.query
+                      WHEN t.is_step THEN n.step_query ELSE n.query END,
                  CASE WHEN t.is_step THEN coalesce(n.step_routine_resolved, n.step_routine)
                       ELSE coalesce(n.routine_resolved, n.routine) END,
                  ROW(f.flow_id, f.flow, f.arguments, n.node,
@@ -54,7 +64,12 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                  t.flow_id, t.node_no, n.node, t.first_consumed,
                  (extract(epoch FROM coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
                     async.setting('pgflow.default_timeout') * interval '1 ms')) * 1000000)::bigint,
-                 t.asynchronous_finish, f.flow
+                 t.asynchronous_finish, f.flow,
+                 -- What a task runs or calls of its own goes before the function that makes queries for the others.
+                 CASE WHEN t.query IS NULL AND CASE WHEN t.is_step THEN coalesce(n.step_query, n.step_routine)
+                                                    ELSE coalesce(n.query, n.routine) END IS NULL
+                      THEN coalesce(n.query_routine_resolved, n.query_routine) END,
+                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->'result', coalesce(g.kind, 'local') = 'local'
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
           JOIN async.task t ON t.task_id = u.task_id AND t.processed IS NULL
           CROSS JOIN async.control c
@@ -71,6 +86,18 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
             let task_id = rows.get(row, 1)?;
             let node: Option<String> = rows.get(row, 11);
             let flow: Option<String> = rows.get(row, 15);
+            let is_here = rows.get(row, 18).unwrap_or(true);
+            let spec = rows.get::<pgrx::JsonB>(row, 17).and_then(|result| spec_of(&result.0)).map(Box::new);
+            let arguments = || {
+                let datum = rows.datum(row, 5)?;
+                // SAFETY: the datum is a composite in SPI's memory; it is copied into the caller's context.
+                unsafe {
+                    let old = pg_sys::MemoryContextSwitchTo(context);
+                    let copy = datumCopy(datum, false, -1);
+                    pg_sys::MemoryContextSwitchTo(old);
+                    Some(copy)
+                }
+            };
             let what = if let Some(routine) = rows.get::<String>(row, 8) {
                 What::Classify {
                     routine,
@@ -80,18 +107,17 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                 }
             } else if let Some(flow) = rows.get::<String>(row, 6) {
                 What::Flow { flow, arguments: rows.get(row, 7)? }
+            } else if let Some(routine) = rows.get::<String>(row, 16) {
+                What::AskQuery { routine, arguments: arguments()?, here: is_here }
+            } else if let (false, Some(spec)) = (is_here, &spec) {
+                What::Fetch { spec: spec.clone() }
             } else if let Some(query) = rows.get::<String>(row, 3) {
-                What::Query(query)
+                match &spec {
+                    Some(spec) => What::Keeping { query, spec: spec.clone() },
+                    None => What::Query(query),
+                }
             } else {
-                let datum = rows.datum(row, 5)?;
-                // SAFETY: the datum is a composite in SPI's memory; it is copied into the caller's context.
-                let arguments = unsafe {
-                    let old = pg_sys::MemoryContextSwitchTo(context);
-                    let copy = datumCopy(datum, false, -1);
-                    pg_sys::MemoryContextSwitchTo(old);
-                    copy
-                };
-                What::Call { routine: rows.get(row, 4).unwrap_or_default(), arguments }
+                What::Call { routine: rows.get(row, 4).unwrap_or_default(), arguments: arguments()? }
             };
             Some(Details {
                 task_id,
@@ -100,6 +126,7 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                 first_started: rows.datum(row, 12).map(|d| d.value() as i64),
                 timeout: rows.get(row, 13),
                 asynchronous: rows.get(row, 14).unwrap_or(false),
+                spec,
                 label: match (flow, node) {
                     (Some(flow), Some(node)) => format!("pgflow: flow {flow} node {node} task {task_id}"),
                     _ => format!("pgflow: task {task_id}"),
@@ -107,6 +134,20 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
             })
         })
         .collect()
+}
+
+/// What is to be kept; none: nothing is. It was checked when it was configured.
+fn spec_of(result: &serde_json::Value) -> Option<ResultSpec> {
+    pgflow_executor::results::parse_result(result).ok().filter(|spec| spec.to != ResultTo::Nothing)
+}
+
+/// The query of a task is known: it may be sent.
+pub fn prepared(a: Attempt, query: &str) -> bool {
+    run(
+        c"UPDATE async.task SET query = $3 WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
+        &[arg(a.task_id), arg(a.attempt), arg(query)],
+    )
+    .len == 1
 }
 
 /// Each outcome returns whether the attempt was still open.

@@ -5,16 +5,17 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use strsim::damerau_levenshtein;
 
 use super::catalog::{Asked, TargetInfo};
 use super::document::{Document, NodeDoc, Origin};
 use super::fault::{quoted, Faults};
 use super::graph::ranks;
-use super::model::{FlowOptions, Node, OnPartial};
+use super::model::{FlowOptions, Needs, Node, OnPartial};
+use super::options::{self, OPTIONS};
 use super::parse::MAX_NODES;
-use super::routines;
+use super::routines::{self, Routines};
 
 /// For how many unknown parents of one configuration the nearest name is sought.
 const NEAREST_NAMES: usize = 20;
@@ -96,7 +97,10 @@ fn check_node(
             "configure it with async.configure, or leave \"target\" out to run on the local database",
         );
     }
-    let routines = routines::of_node(node, target, run_as, catalog, faults);
+    let routines = routines::of_node(node, &target, run_as, catalog, faults);
+    let options = node_options(node);
+    options::check(&options, &target, &node.path(), &|key| node.path_of(key), catalog, faults);
+    check_has_rows(node, &routines, &target, faults);
     check_steps_to_flow(flow_name, node, catalog, faults);
     let text = |key: &str| node.text(key).map(str::to_owned);
     Node {
@@ -108,6 +112,11 @@ fn check_node(
         routine_resolved: routines.node_resolved,
         step_routine: routines.step,
         step_routine_resolved: routines.step_resolved,
+        query: routines.query,
+        step_query: routines.step_query,
+        query_routine: routines.query_routine,
+        query_routine_resolved: routines.query_routine_resolved,
+        options,
         priority: priority(node.keys.get("priority")),
         all_steps_must_complete: node.flag("all_steps_must_complete", true),
         empty: node.flag("empty", false),
@@ -119,6 +128,26 @@ fn check_node(
         parents: Vec::new(),
         rank: 0,
         steps: node.steps.iter().map(|step| step.arguments.clone()).collect(),
+    }
+}
+
+/// What the node's tasks say beside their query or routine.
+fn node_options(node: &NodeDoc) -> Map<String, Value> {
+    let given = |key: &&str| node.keys.get(*key).map(|value| ((*key).to_owned(), value.clone()));
+    OPTIONS.iter().filter_map(given).collect()
+}
+
+/// A result comes from a query: what is called returns no rows.
+fn check_has_rows(node: &NodeDoc, routines: &Routines, target: &TargetInfo, faults: &mut Faults) {
+    let may_call = match target {
+        TargetInfo::Local => true,
+        TargetInfo::Elsewhere(at) => at.needs == Needs::QueryOrRoutine,
+        TargetInfo::Unknown | TargetInfo::External => false,
+    };
+    let asks = routines.query.is_some() || routines.step_query.is_some() || routines.query_routine.is_some();
+    if may_call && !asks && options::wants_result(node.keys.get("result")) {
+        let message = "\"result\" needs a query: a routine that is called returns no rows";
+        faults.error_hint(node.path_of("result"), message, "give \"query\", \"step_query\" or \"query_routine\"");
     }
 }
 

@@ -30,6 +30,10 @@ pub(super) enum Kind {
     OneOf(&'static [&'static str]),
     Array,
     Object,
+    /// An object that is kept as it is; what its keys mean is checked by itself.
+    Options,
+    /// A string or an object, kept as it is.
+    TextOrOptions,
 }
 
 type Key = (&'static str, Kind);
@@ -54,6 +58,15 @@ const NODE: &[Key] = &[
     ("routine", Kind::Text),
     ("node_routine", Kind::Text),
     ("step_routine", Kind::Text),
+    ("query", Kind::Text),
+    ("node_query", Kind::Text),
+    ("step_query", Kind::Text),
+    ("query_routine", Kind::Text),
+    ("parameters", Kind::Options),
+    ("settings", Kind::Options),
+    ("tier", Kind::Text),
+    ("request", Kind::Options),
+    ("result", Kind::TextOrOptions),
     ("priority", Kind::Priority),
     ("all_steps_must_complete", Kind::Bool),
     ("empty", Kind::Bool),
@@ -74,6 +87,8 @@ const SYNONYMS: &[(Level, &str, &str)] = &[
     (Level::Node, "deps", "dependencies"),
     (Level::Node, "parent", "dependencies"),
     (Level::Node, "parents", "dependencies"),
+    (Level::Node, "params", "parameters"),
+    (Level::Node, "queries", "query"),
 ];
 
 impl Level {
@@ -160,7 +175,8 @@ impl Kind {
                 words.join(" or ")
             }),
             Kind::Array => (value.is_array(), "an array".into()),
-            Kind::Object => (value.is_object(), "an object".into()),
+            Kind::Object | Kind::Options => (value.is_object(), "an object".into()),
+            Kind::TextOrOptions => (value.is_object() || value.is_string(), "an object or a word".into()),
         };
         if right {
             Ok(())
@@ -253,6 +269,14 @@ mod tests {
             ("partial", "on_partial"),
             ("nod", "node"),
             ("desc", "description"),
+            ("queries", "query"),
+            ("stepQuery", "step_query"),
+            ("params", "parameters"),
+            ("paramters", "parameters"),
+            ("setting", "settings"),
+            ("results", "result"),
+            ("reqest", "request"),
+            ("teir", "tier"),
         ] {
             assert_eq!(nearest(Level::Node, key), Some(meant), "{key}");
         }

@@ -11,18 +11,19 @@ mod graph;
 mod keys;
 mod merge;
 mod model;
+mod options;
 mod parse;
 mod routines;
 
 #[cfg(test)]
 mod tests;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-pub use catalog::{Catalog, RoutineInfo, TargetInfo};
+pub use catalog::{Catalog, Elsewhere, RoutineInfo, TargetInfo};
 pub use fault::{Fault, Severity};
 pub use graph::{extend_selection, ranks, UnknownNames};
-pub use model::{Definition, FlowOptions, Node, OnPartial};
+pub use model::{Definition, FlowOptions, Needs, Node, OnPartial};
 pub use parse::{MAX_FLOW_NAME, MAX_NODES, MAX_NODE_NAME};
 
 use catalog::Asked;
@@ -54,4 +55,27 @@ pub fn configure(
     let (flow, nodes) = check::check(flow_name, &document, &mut Asked::new(catalog), &mut faults);
     let definition = (!faults.refuses()).then(|| Definition { flow, nodes, configuration: document.into_value() });
     (definition, faults.0)
+}
+
+/// What is wrong with the options of a task outside flows, on a target; paths begin with the option: `.result.store`.
+pub fn options_faults(target: &TargetInfo, given: &Map<String, Value>, catalog: &mut dyn Catalog) -> Vec<Fault> {
+    let mut faults = Faults::default();
+    let mut known = Map::new();
+    for (key, value) in given.iter().filter(|(_, value)| !value.is_null()) {
+        match keys::Level::Node.kind(key).filter(|_| options::OPTIONS.contains(&key.as_str())) {
+            None => faults.error_hint(
+                fault::key_path("", key),
+                format!("unknown option {}", fault::quoted(key)),
+                format!("a task has {}", options::OPTIONS.join(", ")),
+            ),
+            Some(kind) => match kind.check(value) {
+                Err(wrong) => faults.error(fault::key_path("", key), format!("\"{key}\" {wrong}")),
+                Ok(()) => {
+                    known.insert(key.clone(), value.clone());
+                }
+            },
+        }
+    }
+    options::check(&known, target, "", &|key| fault::key_path("", key), &mut Asked::new(catalog), &mut faults);
+    faults.0
 }

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::graph::{extend_selection, UnknownNames};
 
@@ -53,6 +53,16 @@ pub struct Node {
     pub step_routine: Option<String>,
     /// The same, schema-qualified and quoted, if it was looked up. A node without static steps may have none yet.
     pub step_routine_resolved: Option<String>,
+    /// What the node's own task runs instead of calling a routine.
+    pub query: Option<String>,
+    /// What its steps run instead of calling a routine.
+    pub step_query: Option<String>,
+    /// The function of this database that makes the query of those tasks that have neither a routine nor a query.
+    pub query_routine: Option<String>,
+    /// The same, schema-qualified and quoted.
+    pub query_routine_resolved: Option<String>,
+    /// What its tasks say beside: `parameters`, `settings`, `tier`, `request`, `result`, those that were given.
+    pub options: Map<String, Value>,
     /// From -99 to 99.
     pub priority: Option<i32>,
     /// Whether a failed step fails the node.
@@ -75,6 +85,17 @@ pub struct Node {
     pub rank: usize,
     /// The arguments of its static steps, objects that are not empty, each once.
     pub steps: Vec<Value>,
+}
+
+/// What a task of a kind of target must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// A query; no routine can be called.
+    Query,
+    /// A query, or a routine to call.
+    QueryOrRoutine,
+    /// Neither: the options say everything.
+    Options,
 }
 
 /// What happens after a crash to a callback that had committed a part.

@@ -6,7 +6,7 @@ use crate::store::dispatcher as store;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Acquire;
 
-use pgflow_core::queue::State;
+use pgflow_core::queue::{Place, State};
 
 /// What a worker is handed: its slot, the lane, the tasks with their attempts.
 type Batch = (usize, usize, Vec<(i64, i32)>);
@@ -50,12 +50,13 @@ impl Dispatcher {
             Suspects::None => {}
         }
         let was_starving = std::mem::take(&mut self.starving);
-        let handed = self.choose();
+        let (handed, chosen) = self.choose();
         if was_starving && !self.starving {
             self.database.last_error.set("");
         }
+        let sent = self.mark_to_send(chosen);
         if handed.is_empty() {
-            return false;
+            return sent;
         }
         self.mark_and_hand(handed, false);
         true
@@ -63,12 +64,23 @@ impl Dispatcher {
 
     /// Goes through the lanes, the most urgent first, and chooses what each worker is handed. A worker is not filled up
     /// with tasks of a lane while a more urgent one of its role waits for a worker.
-    fn choose(&mut self) -> Vec<Batch> {
+    fn choose(&mut self) -> (Vec<Batch>, Vec<super::elsewhere::Batch>) {
         let mut handed: Vec<Batch> = Vec::new();
+        let mut sent: Vec<super::elsewhere::Batch> = Vec::new();
+        let mut count_sent = 0;
         let mut held: HashMap<usize, usize> = HashMap::new();
         let mut waiting_roles: HashSet<u32> = HashSet::new();
         for lane in self.queue.order() {
             let key = self.queue.lane(lane).key;
+            if let Place::Target(place) = key.place {
+                let free = self.pools.free(key.pool).saturating_sub(held.get(&key.pool).copied().unwrap_or(0));
+                if let Some(batch) = self.choose_to_send(lane, place, free, count_sent) {
+                    *held.entry(key.pool).or_default() += batch.1.len();
+                    count_sent += batch.1.len();
+                    sent.push(batch);
+                }
+                continue;
+            }
             let depth = self.queue.lane(lane).depth(crate::engine::shmem::QUEUE / 2);
             if !waiting_roles.contains(&key.role) {
                 for (slot, more) in self.slots.hungry(lane, depth) {
@@ -97,7 +109,7 @@ impl Dispatcher {
                 self.want_workers(key.role, self.queue.lane(lane).waiting().min(free));
             }
         }
-        handed
+        (handed, sent)
     }
 
     /// The mark in the table comes first; workers are told when it is committed.

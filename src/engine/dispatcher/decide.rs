@@ -66,6 +66,7 @@ impl Dispatcher {
             match due {
                 Due::Task(task_id) => tasks.push(task_id),
                 Due::Node(flow_id, node_no) => nodes.push((flow_id, node_no)),
+                Due::Expiry => self.expire(),
                 Due::Look => {
                     for (flow_id, node_no) in std::mem::take(&mut self.locked) {
                         self.candidate(flow_id, node_no, None);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use pgflow_core::queue::{Key, Range, State, Task, LOAD};
+use pgflow_core::queue::{Key, Place, Range, State, Task, LOAD};
 
 use super::{Dispatcher, Due};
 use crate::store::dispatcher::{self as store, Loaded};
@@ -22,7 +22,15 @@ impl Dispatcher {
         let mut external = Vec::new();
         for task in &seen {
             self.pools.free_yielded(task.task_id);
-            if let Some(State::Assigned(slot)) = self.queue.task(task.task_id).map(|t| t.state) {
+            let state = self.queue.task(task.task_id).map(|t| t.state);
+            if state == Some(State::Sent) {
+                if task.ended && !task.decided {
+                    self.remote.stop(task.task_id);
+                    self.ended_elsewhere(task);
+                }
+                continue;
+            }
+            if let Some(State::Assigned(slot)) = state {
                 // A worker runs it. If somebody has ended it, it is to stop; its worker will report.
                 // One that flow.finish has decided goes on to its end, and the cascade waits for that.
                 if task.ended && !task.decided {
@@ -121,7 +129,14 @@ impl Dispatcher {
 
     pub(super) fn key(&mut self, task: &Loaded) -> Key {
         let pool = self.pools.of(task.pool.as_deref().filter(|p| !p.is_empty()), &task.target);
-        Key { role: task.role.to_u32(), pool, priority: task.priority }
+        // Which pool, which query, what becomes of the rows: a worker of its role knows.
+        let in_a_worker = task.starts_here || task.pool.as_deref() == Some("");
+        let place = if in_a_worker || !self.pools.is_elsewhere(&task.target) {
+            Place::Workers
+        } else {
+            Place::Target(self.pools.place_of(&task.target))
+        };
+        Key { role: task.role.to_u32(), pool, priority: task.priority, place }
     }
 
     /// Takes open tasks into the memory, each by what it waits for.

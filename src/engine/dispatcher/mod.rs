@@ -8,9 +8,12 @@
 
 mod assign;
 mod decide;
+mod elsewhere;
 mod intake;
 mod pools;
 mod recovery;
+mod remote;
+mod results;
 mod slots;
 
 use std::cmp::Reverse;
@@ -26,6 +29,7 @@ use super::shmem::{shared, Database, DatabaseState};
 use crate::settings;
 use crate::store::dispatcher as store;
 use pools::Pools;
+use remote::{Landed, Remote};
 use slots::Slots;
 
 /// Events taken in one cycle.
@@ -44,6 +48,8 @@ enum Due {
     Task(i64),
     /// A node with open steps has its time-out.
     Node(i64, i32),
+    /// A result or an execution is over.
+    Expiry,
     /// Nothing in particular: look at what was locked, at workers that were asked to end.
     Look,
 }
@@ -54,6 +60,9 @@ pub(super) struct Dispatcher {
     extension: Option<pg_sys::Oid>,
     queue: Queue,
     slots: Slots,
+    remote: Remote,
+    /// Ends of attempts elsewhere whose rows a client has locked.
+    unwritten: Vec<Landed>,
     pools: Pools,
     /// Nodes that may have ended, with a failed step if that is why.
     candidates: HashMap<(i64, i32), Option<i64>>,
@@ -90,6 +99,8 @@ pub(super) struct Dispatcher {
     /// A run has ended or was changed: whoever waits is to look.
     run_changed: bool,
     in_transaction: bool,
+    /// The cycle's transaction must be on disk before anybody acts on it.
+    durable: bool,
 }
 
 /// Entry point; the argument is the database's OID.
@@ -121,6 +132,7 @@ pub extern "C-unwind" fn pgflow_dispatcher_main(argument: pg_sys::Datum) {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_exit(_code: i32, argument: pg_sys::Datum) {
+    remote::detach();
     let Some(database) = shared().database(pg_sys::Oid::from(argument.value() as u32)) else { return };
     database.attached.store(false, Release);
     database.dispatcher.leave();
@@ -170,6 +182,8 @@ impl Dispatcher {
             extension: None,
             queue: Queue::default(),
             slots: Slots::new(database),
+            remote: Remote::new(database),
+            unwritten: Vec::new(),
             pools: Pools::default(),
             candidates: HashMap::new(),
             locked: HashSet::new(),
@@ -194,6 +208,7 @@ impl Dispatcher {
             starving: false,
             run_changed: false,
             in_transaction: false,
+            durable: false,
         }
     }
 
@@ -227,24 +242,30 @@ impl Dispatcher {
             self.rebuild();
         }
         let events = self.take_events();
+        if self.database.wants_executor.swap(false, AcqRel) {
+            self.remote.listen();
+        }
+        let reports = self.take_reports();
         let left = self.reap();
         let due = self.take_due();
-        self.sweep_and_purge(events || left || due);
+        self.sweep_and_purge(events || reports || left || due);
         self.look_at_runs();
         self.look_at_touched();
         self.load_ranges();
         self.settle();
         self.time_out();
+        self.look_at_targets();
         let assigned = self.assign();
         self.tidy_claims(assigned);
-        let worked = events || left || due || assigned;
+        let worked = events || reports || left || due || assigned;
         self.maybe_open |= worked;
         self.end_transaction();
         self.end_sweep();
         self.slots.publish();
+        self.remote.send();
         if worked {
-            self.pools.publish(self.database, &self.queue, &self.slots);
-            if std::mem::take(&mut self.run_changed) || !self.slots.busy() {
+            self.pools.publish(self.database, &self.queue, &self.slots, &self.remote);
+            if std::mem::take(&mut self.run_changed) || !(self.slots.busy() || self.remote.busy()) {
                 self.database.announce_change();
             }
         }
@@ -257,6 +278,7 @@ impl Dispatcher {
             || !self.touched.is_empty()
             || !self.changed_runs.is_empty()
             || self.queue.wants_range()
+            || self.remote.has_report()
             || self.database.rebuild.load(Acquire)
     }
 
@@ -276,12 +298,19 @@ impl Dispatcher {
 
     fn end_transaction(&mut self) {
         if self.in_transaction {
+            let durable = std::mem::take(&mut self.durable);
+            if durable {
+                set(c"synchronous_commit", c"on");
+            }
             // SAFETY: pairs with `db`.
             unsafe {
                 pg_sys::SPI_finish();
                 pg_sys::PopActiveSnapshot();
                 pg_sys::CommitTransactionCommand();
                 pg_sys::pgstat_report_stat(false);
+            }
+            if durable {
+                set(c"synchronous_commit", c"off");
             }
             self.in_transaction = false;
         }
@@ -354,7 +383,7 @@ impl Dispatcher {
                 self.queue.wait(task_id, attempt + 1);
                 self.touched.push(task_id);
             }
-            Outcome::Stale => {
+            Outcome::Stale | Outcome::Prepared => {
                 self.queue.wait(task_id, attempt);
                 self.touched.push(task_id);
             }
@@ -396,6 +425,7 @@ impl Dispatcher {
         }
         store::raise_open_low();
         self.mark_running();
+        self.look_for_expiry();
     }
 
     /// Whether any work is open, so that the tables are compared with the memory now and then.

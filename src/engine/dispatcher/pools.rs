@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::*;
 
 use pgflow_core::queue::Queue;
 
+use super::remote::Remote;
 use super::slots::Slots;
 use crate::engine::shmem::Database;
 use crate::store::dispatcher::{Loaded, Settings};
@@ -27,6 +28,8 @@ pub struct Pools {
     self_target: String,
     self_concurrency: Option<usize>,
     yielded: HashMap<i64, usize>,
+    /// Targets elsewhere, numbered as they are met.
+    places: Vec<String>,
 }
 
 impl Pools {
@@ -86,6 +89,23 @@ impl Pools {
         self.targets.get(target).is_some_and(|t| t.0 == "external")
     }
 
+    /// Whether tasks of a target run somewhere else, by way of the executor.
+    pub fn is_elsewhere(&self, target: &str) -> bool {
+        self.targets.get(target).is_some_and(|t| t.0 != "external" && t.0 != "local")
+    }
+
+    /// The number of a target elsewhere.
+    pub fn place_of(&mut self, target: &str) -> usize {
+        self.places.iter().position(|p| p == target).unwrap_or_else(|| {
+            self.places.push(target.to_owned());
+            self.places.len() - 1
+        })
+    }
+
+    pub fn place_name(&self, place: usize) -> &str {
+        self.places.get(place).map_or("", String::as_str)
+    }
+
     pub fn tracks_yielded(&self, target: &str) -> bool {
         self.targets.get(target).is_some_and(|t| t.2)
     }
@@ -97,18 +117,14 @@ impl Pools {
             None if target != "local" && !self.is_self(target) => {
                 return Some(format!("target {target} does not exist any more"));
             }
-            Some("postgres") => {
-                return Some(format!(
-                    "target {target} is on another server: remote targets do not work yet in this version of pgflow"
-                ));
-            }
             Some("external") => return None,
             _ => {}
         }
         if task.role == pgrx::pg_sys::Oid::INVALID {
             return Some(format!("role {} does not exist any more", task.role_name));
         }
-        if !task.can_login && !crate::engine::process::NOLOGIN_ROLES {
+        let in_a_worker = !self.is_elsewhere(target) || task.starts_here || task.pool.as_deref() == Some("");
+        if in_a_worker && !task.can_login && !crate::engine::process::NOLOGIN_ROLES {
             return Some(format!("role {} may not log in, so no worker can run as it", task.role_name));
         }
         None
@@ -148,11 +164,11 @@ impl Pools {
     }
 
     /// Shows the pools to the views.
-    pub fn publish(&self, database: &Database, queue: &Queue, slots: &Slots) {
+    pub fn publish(&self, database: &Database, queue: &Queue, slots: &Slots, remote: &Remote) {
         for (shown, (i, pool)) in database.pools.iter().zip(self.pools.iter().enumerate()) {
             shown.name.set(&pool.name);
             shown.max.store(pool.max as u32, Release);
-            shown.running.store(slots.running_in(i) as u32, Release);
+            shown.running.store((slots.running_in(i) + remote.running_in(i)) as u32, Release);
             shown.waiting.store(queue.waiting_in(i) as u64, Release);
         }
         database.queued.store(queue.waiting().0 as u32, Release);

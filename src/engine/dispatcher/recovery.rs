@@ -49,6 +49,8 @@ impl Dispatcher {
         self.read_settings();
         let adopted_workers = self.slots.adopt();
         if self.adopted {
+            crate::store::remote::resume_deletions();
+            self.look_for_expiry();
             self.settle_claims(state.clean_stop);
             self.mark_running();
             if !state.clean_stop {
@@ -111,6 +113,7 @@ impl Dispatcher {
         self.db();
         let settings = store::settings();
         self.pools.configure(&settings);
+        self.remote.configured();
         self.paused = settings.paused;
         self.workers_at_most = settings.workers.unwrap_or_else(crate::settings::workers);
         let state = store::engine_state();
@@ -196,6 +199,8 @@ impl Dispatcher {
 
     /// The server stops: say that it was in order.
     pub(super) fn stop(&mut self) {
+        // What runs elsewhere is stopped there as well as can be; the next start looks what became of it.
+        self.remote.end();
         // Workers are told by the postmaster too; what they hold is lost in order, not in a crash.
         if self.adopted {
             self.mark_clean();

@@ -114,6 +114,14 @@ impl Slots {
         self.mine.values().any(|s| s.handed.iter().any(|h| h.task_id == task_id && h.attempt == attempt))
     }
 
+    /// Whether the process of this number is a worker of ours that runs this attempt.
+    pub fn runs(&self, pid: i32, task_id: i64, attempt: i32) -> bool {
+        pid != 0
+            && self.mine.keys().map(|i| worker(*i)).any(|w| {
+                w.process.pid() == pid && w.task_id.load(Acquire) == task_id && w.attempt.load(Acquire) == attempt
+            })
+    }
+
     /// A worker has reported the end of an attempt: it holds one task less.
     pub fn reported(&mut self, task_id: i64, attempt: i32, pools: &mut Pools, finished_claims: &mut Vec<i64>) {
         let found = self.mine.iter_mut().find_map(|(i, s)| {

@@ -2,7 +2,9 @@
 //! connection, so nothing of a session lasts.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{ensure, Result};
 
@@ -49,9 +51,10 @@ impl Pgbouncer {
 
     /// Starts it again after `stop` or `kill`, on the same port.
     pub fn start_again(&self) -> Result<()> {
-        let mut command = self.programs.as_server(Path::new(PROGRAM));
+        let mut command = Command::new(PROGRAM);
         command.arg(self.process.directory().join("pgbouncer.ini"));
-        self.process.start(&command, || Session::connect(self.port, "pgbouncer", SUPERUSER).is_ok())
+        let shell = self.programs.as_server(Path::new("/bin/sh"));
+        self.process.start_by(shell, &command, || TcpStream::connect(("127.0.0.1", self.port)).is_ok())
     }
 
     pub fn stop(&self) -> Result<()> {
@@ -80,6 +83,8 @@ mod tests {
         let cluster = Cluster::options().not_preloaded().with_passwords().start().unwrap();
         cluster.connect("postgres", SUPERUSER).unwrap().run("CREATE ROLE ann LOGIN PASSWORD 'right'").unwrap();
         let pooler = Pgbouncer::before(&cluster, &[("ann", "right")]).unwrap();
+        let program = fs::read_to_string(format!("/proc/{}/comm", pooler.process().pid().unwrap())).unwrap();
+        assert_eq!(program.trim(), "pgbouncer");
         let mut one = pooler.connect("postgres", SUPERUSER).unwrap();
         let mut other = pooler.connect("postgres", SUPERUSER).unwrap();
         let backend = |session: &mut Session| session.text("SELECT pg_backend_pid()").unwrap();

@@ -35,11 +35,15 @@ impl Process {
 
     /// Starts a command and waits until it is ready. What it prints goes to the file `log`.
     pub fn start(&self, command: &Command, ready: impl Fn() -> bool) -> Result<()> {
+        self.start_by(Command::new("sh"), command, ready)
+    }
+
+    /// `start`, by a shell of somebody else's: a server that refuses to run as root.
+    pub fn start_by(&self, mut shell: Command, command: &Command, ready: impl Fn() -> bool) -> Result<()> {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(child.is_none(), "the server runs already");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
         // The shell notes its pid before it becomes the server, so that the guard knows it from the first moment.
-        let mut shell = Command::new("sh");
         shell.args(["-c", r#"echo $$ >"$0" && exec "$@""#]).arg(self.pid_path());
         shell.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {

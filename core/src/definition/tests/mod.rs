@@ -1,6 +1,7 @@
 //! The rules of `configure`, one test each, against a catalog that is a fake.
 
 mod append;
+mod elsewhere;
 mod graphs;
 mod properties;
 mod references;
@@ -8,7 +9,7 @@ mod shape;
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::*;
 
@@ -29,7 +30,9 @@ impl Catalog for Fake {
         self.count("target", name);
         match name {
             "local" => TargetInfo::Local,
-            "far" => TargetInfo::Elsewhere,
+            "far" => elsewhere("postgres", Needs::QueryOrRoutine),
+            "house" => elsewhere("clickhouse", Needs::Query),
+            "web" => elsewhere("http", Needs::Options),
             "queue" => TargetInfo::External,
             _ => TargetInfo::Unknown,
         }
@@ -50,6 +53,28 @@ impl Catalog for Fake {
         self.routine(name)
     }
 
+    fn query_routine(&mut self, name: &str) -> RoutineInfo {
+        self.count("query routine", name);
+        match name {
+            "a_function" => RoutineInfo::Ok { resolved: "public.a_function".into() },
+            "a_procedure" => RoutineInfo::NotAProcedure,
+            "a_text_function" => RoutineInfo::WrongArguments { found: "text".into() },
+            "a_secret" => RoutineInfo::NotExecutable,
+            _ => RoutineInfo::Missing,
+        }
+    }
+
+    /// Every kind knows the setting `wrong`, and nothing good of it.
+    fn options_faults(&mut self, kind: &str, options: &Map<String, Value>) -> Vec<(String, String)> {
+        let wrong = options.get("settings").and_then(|settings| settings.get("wrong"));
+        wrong.map(|_| (".settings.wrong".to_owned(), format!("not on {kind}"))).into_iter().collect()
+    }
+
+    fn store_exists(&mut self, name: &str) -> bool {
+        self.count("store", name);
+        name == "results"
+    }
+
     fn flow_exists(&mut self, name: &str) -> bool {
         self.count("flow", name);
         name == "daily"
@@ -63,6 +88,11 @@ impl Catalog for Fake {
             _ => Ok(()),
         }
     }
+}
+
+fn elsewhere(kind: &str, needs: Needs) -> TargetInfo {
+    let tiers = Some(vec!["fast".to_owned()]);
+    TargetInfo::Elsewhere(Elsewhere { kind: kind.into(), needs, exports: needs == Needs::Query, tiers })
 }
 
 /// The faults of a configuration as (severity, path, message).

@@ -1,0 +1,570 @@
+//! The dispatcher's view of tasks that run somewhere else: what the executor has, which targets cannot be reached, what
+//! was reported.
+//!
+//! The executor is a thread of this process that knows nothing of Postgres. It is handed plain values when the marks of
+//! their attempts are durable, and never anything that is not in `flying`.
+#![allow(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering::*;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use pgflow_core::queue::Key;
+use pgflow_executor::bridge::Offer;
+use pgflow_executor::job::{Arguments, Ending, Failure, Job, Secret, Target, Work};
+use pgflow_executor::kind::Progress;
+use pgflow_executor::kinds;
+use pgflow_executor::results::{Keep, ResultSpec};
+use pgflow_executor::runner::{Errand, Executor, OnProgress, Report};
+use serde_json::{Map, Value};
+
+use super::pools::Pools;
+use super::results;
+use crate::engine::process;
+use crate::engine::shmem::{shared, Database, Remote as Shown, Worker};
+use crate::settings;
+use crate::store::remote::{self as store, Outgoing};
+
+/// Jobs prepared in one cycle: a transaction reads and marks them all.
+pub const AT_ONCE: usize = 256;
+/// How long the executor may take to stop everything when the dispatcher ends.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Whether the executor's threads may touch shared memory: not any more when this process is about to detach from it.
+static ATTACHED: RwLock<bool> = RwLock::new(false);
+
+/// Runs `body` unless shared memory is gone. For the executor's threads.
+fn attached(body: impl FnOnce()) {
+    if ATTACHED.read().is_ok_and(|attached| *attached) {
+        body();
+    }
+}
+
+/// From here on no thread touches shared memory; called before this process lets go of it.
+pub fn detach() {
+    if let Ok(mut attached) = ATTACHED.write() {
+        *attached = false;
+    }
+}
+
+/// What the executor has of ours.
+struct Flight {
+    attempt: i32,
+    claim: i64,
+    pool: usize,
+    target: Arc<Target>,
+    keep: Keep,
+    spec: ResultSpec,
+    shown: usize,
+    started: i64,
+    time_limit: Option<i64>,
+    tries: i32,
+    max_attempts: i32,
+    stopping: bool,
+}
+
+/// A target that cannot be reached.
+struct Down {
+    since: i64,
+    next_try: i64,
+    tries: i32,
+    error: String,
+    /// Asked about right now.
+    probing: bool,
+    target: Arc<Target>,
+}
+
+pub struct Remote {
+    database: &'static Database,
+    executor: Option<Executor>,
+    engine_id: String,
+    flying: HashMap<i64, Flight>,
+    claims: HashMap<i64, usize>,
+    /// Handed over once the marks are committed.
+    prepared: Vec<Job>,
+    down: HashMap<String, Down>,
+    /// Stops that found no room.
+    stops: Vec<(i64, i32)>,
+    listening: bool,
+    /// Small work to be begun after the commit.
+    errands: Vec<Errand>,
+}
+
+/// An attempt that was reported, and what is known of it.
+pub struct Landed {
+    pub task_id: i64,
+    pub attempt: i32,
+    pub started: i64,
+    pub ending: Ending,
+    pub timed_out: bool,
+    pub microseconds: u32,
+    pub time_limit: Option<i64>,
+    /// Attempts before this one that were lost or not taken.
+    pub tries: i32,
+    pub max_attempts: i32,
+    pub target: Arc<Target>,
+    /// What was to be done with its result.
+    pub keep: Keep,
+    pub spec: ResultSpec,
+}
+
+/// What was made of tasks that were chosen to be sent: (task, attempt).
+#[derive(Default)]
+pub struct Prepared {
+    pub ready: Vec<(i64, i32)>,
+    /// They cannot run, for the reason given.
+    pub faults: Vec<(i64, String)>,
+    /// Not as they were known: to be read anew.
+    pub changed: Vec<(i64, i32)>,
+    /// Other databases hold every place.
+    pub no_place: Vec<(i64, i32)>,
+}
+
+impl Remote {
+    pub fn new(database: &'static Database) -> Self {
+        // Places that a dispatcher before this one has left: what ran there is lost.
+        let oid = database.oid.load(Acquire);
+        for shown in shared().remotes().iter().filter(|r| r.database.load(Acquire) == oid) {
+            shown.free();
+        }
+        Remote {
+            database,
+            executor: None,
+            engine_id: String::new(),
+            flying: HashMap::new(),
+            claims: HashMap::new(),
+            prepared: Vec::new(),
+            down: HashMap::new(),
+            stops: Vec::new(),
+            listening: false,
+            errands: Vec::new(),
+        }
+    }
+
+    pub fn has_report(&self) -> bool {
+        self.executor.as_ref().is_some_and(|e| e.has_report() || (!self.flying.is_empty() && e.is_gone()))
+    }
+
+    pub fn busy(&self) -> bool {
+        !self.flying.is_empty()
+    }
+
+    pub fn running_in(&self, pool: usize) -> usize {
+        self.flying.values().filter(|f| f.pool == pool).count()
+    }
+
+    /// How many more the executor may be given.
+    pub fn room(&self) -> usize {
+        settings::max_remote_tasks().saturating_sub(self.flying.len()).min(AT_ONCE)
+    }
+
+    /// Whether a target's tasks may be sent now.
+    pub fn is_up(&self, target: &str) -> bool {
+        !self.down.contains_key(target)
+    }
+
+    /// What was reported since the last look; every place and claim of what has landed is given back.
+    pub fn take_reports(&mut self, pools: &mut Pools, finished_claims: &mut Vec<i64>) -> (Vec<Landed>, Vec<Report>) {
+        let (mut landed, mut others) = (Vec::new(), Vec::new());
+        while let Some(report) = self.executor.as_mut().and_then(Executor::take) {
+            match report {
+                Report::Ended { task_id, attempt, ending, timed_out, took } => {
+                    if self.flying.get(&task_id).is_some_and(|f| f.attempt == attempt) {
+                        landed.extend(self.land(task_id, ending, timed_out, took, pools, finished_claims));
+                    }
+                }
+                other => others.push(other),
+            }
+        }
+        if landed.is_empty() && self.executor.as_ref().is_some_and(Executor::is_gone) {
+            // It must not end by itself. What it had is lost; another one is started.
+            pgrx::warning!("pgflow: the executor's thread has ended; this is a bug of pgflow");
+            self.executor = None;
+            self.listening = false;
+            for task_id in self.flying.keys().copied().collect::<Vec<_>>() {
+                let ending = Ending::Lost(Failure::new("the executor's thread has ended"));
+                landed.extend(self.land(task_id, ending, false, Duration::ZERO, pools, finished_claims));
+            }
+        }
+        (landed, others)
+    }
+
+    fn land(
+        &mut self,
+        task_id: i64,
+        ending: Ending,
+        timed_out: bool,
+        took: Duration,
+        pools: &mut Pools,
+        finished_claims: &mut Vec<i64>,
+    ) -> Option<Landed> {
+        let flight = self.flying.remove(&task_id)?;
+        shared().remotes()[flight.shown].free();
+        pools.release(flight.pool);
+        if let Some(left) = self.claims.get_mut(&flight.claim) {
+            *left -= 1;
+            if *left == 0 {
+                self.claims.remove(&flight.claim);
+                finished_claims.push(flight.claim);
+            }
+        }
+        Some(Landed {
+            task_id,
+            attempt: flight.attempt,
+            started: flight.started,
+            ending,
+            timed_out,
+            microseconds: took.as_micros().min(u32::MAX.into()) as u32,
+            time_limit: flight.time_limit,
+            tries: flight.tries,
+            max_attempts: flight.max_attempts,
+            target: flight.target,
+            keep: flight.keep,
+            spec: flight.spec,
+        })
+    }
+
+    /// Reads what is needed to run these tasks of a lane, and takes places for them.
+    pub fn prepare(&mut self, tasks: &[(i64, i32)], lane: Key, pools: &mut Pools) -> Prepared {
+        if self.engine_id.is_empty() {
+            self.engine_id = store::engine_id();
+        }
+        let mut prepared = Prepared::default();
+        let mut targets: HashMap<(String, String), Result<Arc<Target>, String>> = HashMap::new();
+        let all = store::outgoing(tasks.iter().map(|t| t.0).collect());
+        // Ended meanwhile: whoever did that has said so.
+        let known = |task: &&(i64, i32)| all.iter().any(|o| (o.task_id, o.attempt) == **task);
+        prepared.changed = tasks.iter().filter(|t| !known(t)).copied().collect();
+        for outgoing in all.iter().filter(|o| tasks.contains(&(o.task_id, o.attempt))) {
+            let (task_id, attempt) = (outgoing.task_id, outgoing.attempt);
+            let target = targets
+                .entry((outgoing.target.clone(), outgoing.role.clone()))
+                .or_insert_with(|| read_target(&outgoing.target, &outgoing.role))
+                .clone();
+            let (job, spec) = match target.and_then(|target| job(&self.engine_id, target, outgoing)) {
+                Ok(made) => made,
+                Err(why) => {
+                    prepared.faults.push((task_id, why));
+                    continue;
+                }
+            };
+            let started = crate::store::now();
+            let oid = self.database.oid.load(Acquire);
+            let place = shared().remotes().iter().position(|r| r.take(oid, lane.role, task_id, attempt, started));
+            let Some(shown) = place else {
+                prepared.no_place.push((task_id, attempt));
+                continue;
+            };
+            pools.hold(lane.pool);
+            let flight = Flight {
+                attempt,
+                claim: 0,
+                pool: lane.pool,
+                target: job.target.clone(),
+                keep: job.keep.clone(),
+                spec,
+                shown,
+                started,
+                time_limit: outgoing.time_limit,
+                tries: outgoing.tries,
+                max_attempts: number(&job.target.options, "max_attempts").unwrap_or(5).clamp(1, 1000) as i32,
+                stopping: false,
+            };
+            self.flying.insert(task_id, flight);
+            self.prepared.push(job);
+            prepared.ready.push((task_id, attempt));
+        }
+        prepared
+    }
+
+    /// The mark of these attempts is written.
+    pub fn marked(&mut self, tasks: &[(i64, i32)], claim: i64) {
+        for (task_id, _) in tasks {
+            if let Some(flight) = self.flying.get_mut(task_id) {
+                flight.claim = claim;
+            }
+        }
+        self.claims.insert(claim, tasks.len());
+    }
+
+    /// Hands over what was prepared: the marks are durable.
+    pub fn send(&mut self) {
+        if self.prepared.is_empty() && self.stops.is_empty() && self.errands.is_empty() {
+            return;
+        }
+        if self.executor.is_none() {
+            self.executor = self.start();
+        }
+        let Some(executor) = &self.executor else { return };
+        for job in std::mem::take(&mut self.prepared) {
+            let progress = self.flying.get(&job.task_id).map_or_else(nobody, |f| progress_to(f.shown, job.task_id));
+            // There is room for every place: what comes back does so because the thread is gone, which is found out.
+            if let Err(job) = executor.run(job, progress) {
+                self.prepared.push(*job);
+            }
+        }
+        for errand in std::mem::take(&mut self.errands) {
+            // Without room it is lost: what it was about is found again when its time has come.
+            let _ = executor.errand(errand);
+        }
+        for (task_id, attempt) in std::mem::take(&mut self.stops) {
+            if !executor.stop(task_id, attempt) {
+                self.stops.push((task_id, attempt));
+            }
+        }
+    }
+
+    fn start(&self) -> Option<Executor> {
+        let database = self.database;
+        if let Ok(mut attached) = ATTACHED.write() {
+            *attached = true;
+        }
+        let wake = move || attached(|| process::wake_from_thread(&database.dispatcher));
+        let executor = process::without_signals(|| Executor::start(kinds::all(), settings::max_remote_tasks(), wake));
+        if let Err(error) = &executor {
+            pgrx::warning!("pgflow: the executor cannot start: {error}");
+        }
+        executor.ok()
+    }
+
+    /// Has a task stopped that the executor has.
+    pub fn stop(&mut self, task_id: i64) {
+        let Some(flight) = self.flying.get_mut(&task_id).filter(|f| !f.stopping) else { return };
+        flight.stopping = true;
+        self.stops.push((task_id, flight.attempt));
+    }
+
+    /// A target could not be reached: nothing is sent there for a while.
+    pub fn note_down(&mut self, target: Arc<Target>, error: &str) -> i64 {
+        let now = crate::store::now();
+        let seconds = |key: &str, default: f64| target.options.get(key).and_then(Value::as_f64).unwrap_or(default);
+        let (first, most) = (seconds("retry_delay", 1.0), seconds("retry_delay_max", 60.0));
+        let name = target.name.clone();
+        let down = self.down.entry(name.clone()).or_insert_with(|| Down {
+            since: now,
+            next_try: 0,
+            tries: 0,
+            error: String::new(),
+            probing: false,
+            target: target.clone(),
+        });
+        if down.next_try <= now || down.probing {
+            // Doubled each time, and spread, so that many targets of one server are not all tried at once.
+            let pause = (first * f64::from(1u32 << down.tries.min(16) as u32)).min(most) * spread(now);
+            down.next_try = now + (pause.max(0.05) * 1e6) as i64;
+            down.tries += 1;
+        }
+        down.probing = false;
+        down.target = target;
+        down.error = error.to_owned();
+        store::target_down(&name, down.since, down.next_try, down.tries, error);
+        down.next_try
+    }
+
+    /// A target has answered.
+    pub fn note_up(&mut self, target: &str) {
+        if self.down.remove(target).is_some() {
+            store::target_up(Some(target));
+        }
+    }
+
+    /// Targets that are down and whose time has come are asked; returns when the next one is due, and those that have
+    /// been down for longer than their tasks may wait.
+    pub fn probe(&mut self) -> (Option<i64>, Vec<(String, String)>) {
+        let now = crate::store::now();
+        let mut given_up = Vec::new();
+        for (name, down) in &mut self.down {
+            let patience = down.target.options.get("give_up_after").and_then(Value::as_f64);
+            if patience.is_some_and(|seconds| now - down.since > (seconds * 1e6) as i64) {
+                given_up.push((name.clone(), down.error.clone()));
+            }
+            if down.next_try <= now && !down.probing {
+                let asked = self.executor.as_ref().is_some_and(|e| e.errand(Errand::Probe(down.target.clone())));
+                down.probing = asked;
+            }
+        }
+        let next = self.down.values().filter(|d| !d.probing).map(|d| d.next_try.max(now + 50_000)).min();
+        (next, given_up)
+    }
+
+    /// Listens to workers that need the executor.
+    pub fn listen(&mut self) {
+        if self.executor.is_none() {
+            self.executor = self.start();
+        }
+        if let (false, Some(executor)) = (self.listening, &self.executor) {
+            self.listening = executor.listen(crate::engine::bridge::socket(self.database.oid.load(Acquire)));
+        }
+    }
+
+    /// What a worker's task is to be: a job of its own target, or rows of its own to be kept.
+    pub fn offer(&mut self, task_id: i64, attempt: i32) -> Result<Offer, String> {
+        if self.engine_id.is_empty() {
+            self.engine_id = store::engine_id();
+        }
+        let outgoing = store::outgoing(vec![task_id]).pop().filter(|o| o.attempt == attempt);
+        let Some(mut outgoing) = outgoing else { return Err("the task has ended".to_owned()) };
+        // The worker watches the time.
+        outgoing.time_left = None;
+        let target = read_target(&outgoing.target, &outgoing.role)?;
+        let is_here = target.kind == "local";
+        let job = Box::new(job(&self.engine_id, target, &outgoing)?.0);
+        if is_here {
+            return Ok(Offer::Store(job));
+        }
+        let shown = shared().workers().iter().find(|w| w.task_id.load(Acquire) == task_id);
+        Ok(Offer::Fetch(job, shown.map_or_else(nobody, |w| progress_in(w, task_id))))
+    }
+
+    pub fn answer(&self, task_id: i64, attempt: i32, offer: Offer) {
+        if let Some(executor) = &self.executor {
+            executor.answer(task_id, attempt, offer);
+        }
+    }
+
+    /// Small work that is begun when the cycle's transaction is committed.
+    pub fn later(&mut self, errand: Errand) {
+        self.errands.push(errand);
+    }
+
+    /// Targets were configured anew: those that were down are tried again at once.
+    pub fn configured(&mut self) {
+        if !self.down.is_empty() {
+            self.down.clear();
+            store::target_up(None);
+        }
+        self.engine_id.clear();
+    }
+
+    pub fn end(&mut self) {
+        if let Some(mut executor) = self.executor.take() {
+            executor.end(PATIENCE);
+        }
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// From 0.75 to 1.25, by the clock.
+fn spread(now: i64) -> f64 {
+    0.75 + (now % 1000) as f64 / 2000.0
+}
+
+fn number(options: &Map<String, Value>, key: &str) -> Option<i64> {
+    options.get(key).and_then(Value::as_i64)
+}
+
+fn nobody() -> OnProgress {
+    Arc::new(|_| {})
+}
+
+/// Shows progress in shared memory, as long as the place is this task's.
+fn progress_to(shown: usize, task_id: i64) -> OnProgress {
+    let place: &'static Shown = &shared().remotes()[shown];
+    Arc::new(move |progress: Progress| {
+        attached(|| {
+            if place.task_id.load(Acquire) == task_id {
+                place.rows.store(progress.rows, Release);
+                place.bytes.store(progress.bytes, Release);
+                place.total_rows.store(progress.total_rows, Release);
+            }
+        });
+    })
+}
+
+/// The same for a task that a worker of ours has in its hands.
+fn progress_in(worker: &'static Worker, task_id: i64) -> OnProgress {
+    Arc::new(move |progress: Progress| {
+        attached(|| {
+            if worker.task_id.load(Acquire) == task_id {
+                worker.done.store((progress.rows as f64).to_bits(), Release);
+                let total = if progress.total_rows > 0 { progress.total_rows as f64 } else { f64::NAN };
+                worker.total.store(total.to_bits(), Release);
+            }
+        });
+    })
+}
+
+fn object(value: Option<pgrx::JsonB>) -> Map<String, Value> {
+    match value.map(|v| v.0) {
+        Some(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Text values of an object, as secrets.
+pub fn secrets(value: Option<pgrx::JsonB>) -> BTreeMap<String, Secret> {
+    object(value)
+        .into_iter()
+        .map(|(key, value)| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            (key, Secret::new(text))
+        })
+        .collect()
+}
+
+fn read_target(name: &str, role: &str) -> Result<Arc<Target>, String> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let connection = store::connection(name, role)?;
+    let mut hasher = DefaultHasher::new();
+    let options = object(connection.options);
+    let connection_options = secrets(connection.connection_options);
+    (&connection.kind, &connection.string, connection.password_required).hash(&mut hasher);
+    serde_json::to_string(&options).unwrap_or_default().hash(&mut hasher);
+    for (key, value) in &connection_options {
+        (key, value.expose()).hash(&mut hasher);
+    }
+    Ok(Arc::new(Target {
+        name: name.to_owned(),
+        kind: connection.kind,
+        connection_string: connection.string.map(Secret::new),
+        connection_options,
+        password_required: connection.password_required,
+        options,
+        fingerprint: hasher.finish(),
+    }))
+}
+
+fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, ResultSpec), String> {
+    let json = |value: &Option<pgrx::JsonB>| value.as_ref().map_or(Value::Null, |v| v.0.clone());
+    let options = match json(&outgoing.options) {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    let mut job = Job {
+        task_id: outgoing.task_id,
+        attempt: outgoing.attempt,
+        engine: engine.to_owned(),
+        unsure: outgoing.unsure,
+        intention: outgoing.intention,
+        role: outgoing.role.clone(),
+        target,
+        work: Work {
+            query: outgoing.query.clone(),
+            routine: outgoing.routine.clone(),
+            arguments: Arguments {
+                flow_id: outgoing.flow_id,
+                flow: outgoing.flow.clone(),
+                flow_arguments: json(&outgoing.flow_arguments),
+                node: outgoing.node.clone(),
+                step_arguments: json(&outgoing.step_arguments),
+            },
+            options,
+            secrets: secrets(outgoing.secrets.as_ref().map(|s| pgrx::JsonB(s.0.clone()))),
+        },
+        keep: Default::default(),
+        time_limit: outgoing.time_left.map(|us| Duration::from_micros(us.max(1) as u64)),
+    };
+    if job.work.options.get("request").is_some_and(|r| r.get("asynchronous") == Some(&Value::Bool(true))) {
+        let token = store::callback_token(job.task_id, job.attempt);
+        job.work.secrets.extend(token.map(|token| ("callback_token".to_owned(), Secret::new(token))));
+    }
+    let spec = results::spec(&job)?;
+    job.keep = results::keep(&job, &spec)?;
+    Ok((job, spec))
+}

@@ -1,0 +1,364 @@
+//! In a worker: rows on their way between SQL and what a task's result is to be: a table of its role's, rows kept inline,
+//! an object that the executor writes. Everything here runs with the rights of the task's role.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+
+use pgflow_executor::bridge::Frame;
+use pgflow_executor::job::Notice;
+use pgflow_executor::results::{Column, Kept, ResultSpec, ResultTo, Shape};
+use pgrx::{pg_sys, FromDatum, IntoDatum, PgSqlErrorCode};
+use serde_json::{Map, Value};
+
+use super::bridge::Line;
+use super::own_task::Attempt;
+use crate::error::raise;
+
+/// Rows that are moved at once.
+const BATCH: i64 = 500;
+
+/// Takes the rows of a task's own target elsewhere into the table that its result is to be.
+pub fn fetch(attempt: Attempt, spec: &ResultSpec) -> (Kept, Vec<Notice>) {
+    let ResultTo::Table { table: wanted, create, truncate } = &spec.to else { return Default::default() };
+    let mut line = Line::open(attempt);
+    let mut table = None;
+    loop {
+        match line.receive() {
+            Frame::Columns(columns) => table = Some(Table::open(wanted, *create, *truncate, columns)),
+            Frame::Rows(rows) => {
+                if let Some(table) = &mut table {
+                    table.write(rows);
+                }
+            }
+            Frame::Done { notices, .. } => {
+                let kept = table.map_or_else(Kept::default, Table::close);
+                return (kept, notices);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Runs a query that returns rows, and keeps them.
+pub fn keep_query(attempt: Attempt, query: &str, spec: &ResultSpec) -> Kept {
+    match &spec.to {
+        ResultTo::Table { table: wanted, create, truncate } => {
+            let mut table = None;
+            each_batch(query, |part| match part {
+                Part::Columns(columns) => table = Some(Table::open(wanted, *create, *truncate, columns)),
+                Part::Rows(rows) => {
+                    if let Some(table) = &mut table {
+                        table.write(rows);
+                    }
+                }
+            });
+            table.map_or_else(Kept::default, Table::close)
+        }
+        ResultTo::Inline { max_rows, max_bytes, .. } => {
+            let mut kept = Kept::default();
+            let (mut content, mut bytes) = (Vec::new(), 0);
+            each_batch(query, |part| match part {
+                Part::Columns(columns) => kept.columns = columns,
+                Part::Rows(rows) => {
+                    bytes += rows.iter().flatten().map(|v| v.to_string().len() as u64 + 1).sum::<u64>();
+                    content.extend(rows.into_iter().map(|row| named(&kept.columns, row)));
+                    if content.len() as u64 > *max_rows || bytes > *max_bytes {
+                        too_large(*max_rows, *max_bytes);
+                    }
+                }
+            });
+            kept.rows = Some(content.len() as u64);
+            kept.bytes = Some(bytes);
+            kept.content = Some(content);
+            kept
+        }
+        _ => {
+            let mut line = Line::open(attempt);
+            each_batch(query, |part| match part {
+                Part::Columns(columns) => line.send(&Frame::Columns(columns)),
+                Part::Rows(rows) => line.send(&Frame::Rows(rows)),
+            });
+            line.send(&Frame::NoMore);
+            loop {
+                if let Frame::Done { kept, .. } = line.receive() {
+                    return kept.unwrap_or_default();
+                }
+            }
+        }
+    }
+}
+
+fn too_large(max_rows: u64, max_bytes: u64) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        "the result is too large to be kept inline".to_owned(),
+        Some(format!("It may have {max_rows} rows and {max_bytes} bytes.")),
+        Some("Keep it as \"table\" or \"object\", or have the query return less."),
+    )
+}
+
+fn named(columns: &[Column], row: Vec<Value>) -> Map<String, Value> {
+    columns.iter().map(|c| c.name.clone()).zip(row).collect()
+}
+
+enum Part {
+    Columns(Vec<Column>),
+    Rows(Vec<Vec<Value>>),
+}
+
+/// Runs one statement that returns rows, through a cursor, and hands its rows on in batches.
+fn each_batch(query: &str, mut take: impl FnMut(Part)) {
+    let Ok(text) = CString::new(query) else {
+        raise(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "the query has a NUL character in it".to_owned(),
+            None,
+            None,
+        );
+    };
+    crate::store::connected(|| {
+        // SAFETY: SPI's own calls, in an SPI connection with a snapshot; the plan and portal are of this connection.
+        let portal = unsafe {
+            let plan = pg_sys::SPI_prepare(text.as_ptr(), 0, std::ptr::null_mut());
+            if plan.is_null() || !pg_sys::SPI_is_cursor_plan(plan) {
+                raise(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "the query has no result to keep".to_owned(),
+                    Some("It must be one statement that returns rows.".to_owned()),
+                    Some("Leave \"result\" out, or add RETURNING."),
+                );
+            }
+            pg_sys::SPI_cursor_open(std::ptr::null(), plan, std::ptr::null_mut(), std::ptr::null(), false)
+        };
+        // SAFETY: the portal is open and has a row type.
+        let columns = unsafe {
+            pg_sys::BlessTupleDesc((*portal).tupDesc);
+            columns((*portal).tupDesc)
+        };
+        let shapes: Vec<(String, Shape)> = columns.iter().map(|c| (c.name.clone(), c.shape.clone())).collect();
+        take(Part::Columns(columns));
+        loop {
+            // SAFETY: as above; the tuple table is freed before the next fetch, so that memory does not grow.
+            let rows = unsafe {
+                pg_sys::SPI_cursor_fetch(portal, true, BATCH as _);
+                let (count, table) = (pg_sys::SPI_processed as usize, pg_sys::SPI_tuptable);
+                let rows: Vec<Vec<Value>> =
+                    (0..count).map(|i| row(*(*table).vals.add(i), (*portal).tupDesc, &shapes)).collect();
+                pg_sys::SPI_freetuptable(table);
+                rows
+            };
+            if rows.is_empty() {
+                break;
+            }
+            take(Part::Rows(rows));
+        }
+        // SAFETY: opened above.
+        unsafe { pg_sys::SPI_cursor_close(portal) };
+    });
+}
+
+/// # Safety
+/// `descriptor` must be valid.
+unsafe fn columns(descriptor: pg_sys::TupleDesc) -> Vec<Column> {
+    let mut columns: Vec<Column> = Vec::new();
+    for i in 1..=(*descriptor).natts {
+        let name = CStr::from_ptr(pg_sys::SPI_fname(descriptor, i)).to_string_lossy().into_owned();
+        let type_oid = pg_sys::SPI_gettypeid(descriptor, i);
+        let type_name = CStr::from_ptr(pg_sys::format_type_be(type_oid)).to_string_lossy().into_owned();
+        if columns.iter().any(|c| c.name == name) {
+            raise(
+                PgSqlErrorCode::ERRCODE_DUPLICATE_COLUMN,
+                format!("two columns of the result are called \"{name}\""),
+                None,
+                Some("Give each column a name of its own with AS."),
+            );
+        }
+        columns.push(Column { name, type_name, shape: shape(type_oid) });
+    }
+    columns
+}
+
+unsafe fn shape(type_oid: pg_sys::Oid) -> Shape {
+    let base = pg_sys::getBaseType(type_oid);
+    let element = pg_sys::get_element_type(base);
+    if element != pg_sys::Oid::INVALID {
+        return Shape::Array(Box::new(shape(element)));
+    }
+    match base {
+        pg_sys::BOOLOID => Shape::Bool,
+        pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID => Shape::Int,
+        pg_sys::FLOAT4OID | pg_sys::FLOAT8OID => Shape::Float,
+        pg_sys::NUMERICOID => Shape::Decimal { scale: None },
+        pg_sys::BYTEAOID => Shape::Bytes,
+        pg_sys::DATEOID => Shape::Date,
+        pg_sys::TIMESTAMPOID => Shape::Timestamp,
+        pg_sys::TIMESTAMPTZOID => Shape::TimestampTz,
+        pg_sys::UUIDOID => Shape::Uuid,
+        pg_sys::JSONOID | pg_sys::JSONBOID => Shape::Json,
+        other if pg_sys::type_is_rowtype(other) => Shape::Json,
+        _ => Shape::Text,
+    }
+}
+
+/// `pg_catalog.row_to_json(record)`.
+const ROW_TO_JSON: pg_sys::Oid = pg_sys::Oid::from_u32(3155);
+
+/// The values of a row as JSON, each of its column's shape. Times come as ISO 8601 whatever DateStyle says.
+///
+/// # Safety
+/// `tuple` must fit `descriptor`, which must be blessed and have a column for each of `columns`.
+unsafe fn row(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, columns: &[(String, Shape)]) -> Vec<Value> {
+    let record = pg_sys::heap_copy_tuple_as_datum(tuple, descriptor);
+    let json = pg_sys::OidFunctionCall1Coll(ROW_TO_JSON, pg_sys::Oid::INVALID, record);
+    let text = String::from_datum(json, false).unwrap_or_default();
+    let mut values: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
+    pg_sys::pfree(record.cast_mut_ptr());
+    pg_sys::pfree(json.cast_mut_ptr());
+    columns.iter().map(|(name, shape)| shaped(values.remove(name).unwrap_or_default(), shape)).collect()
+}
+
+fn shaped(value: Value, shape: &Shape) -> Value {
+    match (shape, value) {
+        (_, Value::Null) => Value::Null,
+        (Shape::Array(of), Value::Array(values)) => values.into_iter().map(|v| shaped(v, of)).collect(),
+        (Shape::Decimal { .. }, Value::Number(number)) => Value::String(number.to_string()),
+        (Shape::Bytes, Value::String(text)) => Value::String(text.trim_start_matches("\\x").to_owned()),
+        (Shape::TimestampTz, Value::String(text)) => Value::String(match chrono::DateTime::parse_from_rfc3339(&text) {
+            Ok(at) => at.to_utc().format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
+            // infinity, and years that no calendar of other systems has.
+            Err(_) => text,
+        }),
+        (_, value) => value,
+    }
+}
+
+/// A table that rows are written into, in the task's transaction.
+struct Table {
+    name: String,
+    columns: Vec<Column>,
+    insert: CString,
+    count: u64,
+}
+
+impl Table {
+    fn open(wanted: &str, create: bool, truncate: bool, columns: Vec<Column>) -> Table {
+        crate::store::connected(|| {
+            let quoted = text_of(
+                c"SELECT pg_catalog.array_to_string(array(SELECT pg_catalog.quote_ident(x)
+                         FROM pg_catalog.unnest(pg_catalog.parse_ident($1)) x), '.')",
+                wanted,
+            )
+            .unwrap_or_default();
+            let exists = text_of(c"SELECT pg_catalog.to_regclass($1)::text", &quoted).is_some();
+            if !exists && create {
+                let all: Vec<String> =
+                    columns.iter().map(|c| format!("{} {}", identifier(&c.name), sql_type(&c.shape))).collect();
+                execute(&format!("CREATE TABLE {quoted} ({})", all.join(", ")));
+            } else if truncate {
+                execute(&format!("TRUNCATE {quoted}"));
+            }
+            let names = columns.iter().map(|c| identifier(&c.name)).collect::<Vec<_>>().join(", ");
+            let insert = format!(
+                "INSERT INTO {quoted} ({names}) SELECT {names}
+                 FROM pg_catalog.json_populate_recordset(NULL::{quoted}, $1::pg_catalog.json)"
+            );
+            let insert = CString::new(insert).unwrap_or_default();
+            Table { name: quoted, columns, insert, count: 0 }
+        })
+    }
+
+    fn write(&mut self, rows: Vec<Vec<Value>>) {
+        self.count += rows.len() as u64;
+        let rows: Vec<Value> = rows
+            .into_iter()
+            .map(|row| {
+                let values = self.columns.iter().zip(row);
+                Value::Object(values.map(|(c, v)| (c.name.clone(), for_input(v, &c.shape))).collect())
+            })
+            .collect();
+        let text = Value::Array(rows).to_string();
+        crate::store::connected(|| run_with(&self.insert, &text));
+    }
+
+    fn close(self) -> Kept {
+        Kept { location: Some(self.name), rows: Some(self.count), columns: self.columns, ..Kept::default() }
+    }
+}
+
+/// As the input functions of Postgres want it.
+fn for_input(value: Value, shape: &Shape) -> Value {
+    match (shape, value) {
+        (Shape::Bytes, Value::String(text)) => Value::String(format!("\\x{text}")),
+        (Shape::Array(of), Value::Array(values)) => values.into_iter().map(|v| for_input(v, of)).collect(),
+        (_, value) => value,
+    }
+}
+
+/// The type of a column that is created for values of a shape.
+fn sql_type(shape: &Shape) -> String {
+    let name = match shape {
+        Shape::Bool => "bool",
+        Shape::Int => "int8",
+        Shape::Float => "float8",
+        Shape::Decimal { .. } => "numeric",
+        Shape::Text => "text",
+        Shape::Bytes => "bytea",
+        Shape::Date => "date",
+        Shape::Timestamp => "timestamp",
+        Shape::TimestampTz => "timestamptz",
+        Shape::Uuid => "uuid",
+        Shape::Json => "jsonb",
+        // An array of arrays is the same type.
+        Shape::Array(of) => return format!("{}[]", sql_type(of).trim_end_matches("[]")),
+    };
+    format!("pg_catalog.{name}")
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn execute(sql: &str) {
+    let Ok(sql) = CString::new(sql) else {
+        raise(PgSqlErrorCode::ERRCODE_INVALID_NAME, "a name has a NUL character in it".to_owned(), None, None);
+    };
+    // SAFETY: SPI's own call, in an SPI connection.
+    let code = unsafe { pg_sys::SPI_execute(sql.as_ptr(), false, 0) };
+    if code < 0 {
+        pgrx::error!("SPI error {code}");
+    }
+}
+
+fn run_with(sql: &CStr, argument: &str) {
+    let mut types = [pg_sys::TEXTOID];
+    let mut values = [argument.into_datum().unwrap_or(pg_sys::Datum::from(0))];
+    // SAFETY: SPI's own call, with one argument of the type given.
+    let code = unsafe {
+        pg_sys::SPI_execute_with_args(
+            sql.as_ptr(),
+            1,
+            types.as_mut_ptr(),
+            values.as_mut_ptr(),
+            std::ptr::null(),
+            false,
+            0,
+        )
+    };
+    if code < 0 {
+        pgrx::error!("SPI error {code}");
+    }
+}
+
+/// The one value of a query with one text argument.
+fn text_of(sql: &CStr, argument: &str) -> Option<String> {
+    run_with(sql, argument);
+    // SAFETY: SPI sets both after a successful statement.
+    unsafe {
+        if pg_sys::SPI_processed == 0 {
+            return None;
+        }
+        let (table, mut null) = (pg_sys::SPI_tuptable, false);
+        let datum = pg_sys::SPI_getbinval(*(*table).vals, (*table).tupdesc, 1, &mut null);
+        String::from_datum(datum, null)
+    }
+}
