@@ -309,9 +309,8 @@ fn still_runs(process: i32) -> Ending {
 /// What runs is of no use any more: it is cancelled, and the connection is closed.
 async fn give_up(connection: &mut Connection, failure: Failure) -> Ending {
     connection.spoilt = true;
-    let canceller = connection.canceller();
     // If it does not get there, the server notices by the closed connection.
-    let _ = tokio::time::timeout(Duration::from_secs(2), canceller.cancel()).await;
+    let _ = connection.canceller().request().await;
     Ending::Failed(failure)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_postgres::error::DbError;
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Error};
@@ -21,6 +21,8 @@ use crate::job::Notice;
 /// Messages of one attempt that are kept, and how long each may be.
 const NOTICES: usize = 100;
 const NOTICE_BYTES: usize = 8_192;
+/// How long a cancel request may take.
+const REQUEST: Duration = Duration::from_secs(2);
 
 /// How a cancel request gets there.
 #[derive(Clone)]
@@ -184,17 +186,29 @@ impl Drop for Connection {
 }
 
 impl Canceller {
-    /// Asks the server to cancel what runs. Whether it does shows only in what becomes of it.
-    pub async fn cancel(&self) -> Result<(), Error> {
+    /// Asks the server to cancel what runs. Whether it does shows only in what becomes of it. The request is seen to its end
+    /// also if nobody waits any more, because what was to be cancelled has ended: see `Negotiator::they_close`.
+    pub fn request(&self) -> JoinHandle<()> {
+        let canceller = self.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(REQUEST, canceller.cancel()).await;
+        })
+    }
+
+    async fn cancel(&self) -> Result<(), Error> {
         match &self.way {
-            Way::Network(negotiator) => self.token.cancel_query(negotiator.clone()).await,
+            Way::Network(negotiator) => self.token.cancel_query(patient(negotiator)).await,
             Way::Socket(negotiator, path) => match UnixStream::connect(path).await {
-                Ok(socket) => self.token.cancel_query_raw(socket, negotiator.clone()).await,
+                Ok(socket) => self.token.cancel_query_raw(socket, patient(negotiator)).await,
                 // The connection it is for shows the same.
                 Err(_) => Ok(()),
             },
         }
     }
+}
+
+fn patient(negotiator: &Negotiator) -> Negotiator {
+    Negotiator { they_close: true, ..negotiator.clone() }
 }
 
 /// Reads what the server says until the connection ends.

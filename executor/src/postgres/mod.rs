@@ -221,7 +221,7 @@ impl<'a> Plan<'a> {
         let request = async {
             loop {
                 // What comes of it shows in the work's ending.
-                let _ = tokio::time::timeout(STUBBORN, canceller.cancel()).await;
+                let _ = canceller.request().await;
                 tokio::time::sleep(REPEAT).await;
                 if from.elapsed() >= STUBBORN && !facts.pooler {
                     let _ = tokio::time::timeout(STUBBORN, self.terminate(facts.backend)).await;
