@@ -184,7 +184,9 @@ impl Attempt<'_> {
         let rows = match self.send(connection, bound).await {
             Ok(rows) => rows,
             Err(Trouble::Sql(error)) => {
-                let rolled_back = connection.client.batch_execute("ROLLBACK").await.is_ok();
+                // A server that wants to copy would take it for data, and never answer.
+                let rolled_back =
+                    !ends_the_session(&error) && connection.client.batch_execute("ROLLBACK").await.is_ok();
                 // active_sql_transaction, invalid_transaction_termination: VACUUM, and CALL of what commits.
                 let impossible = matches!(error.code().map(|code| code.code()), Some("25001" | "2D000"));
                 return match impossible && rolled_back {
