@@ -123,7 +123,8 @@ impl Attempt<'_> {
         let facts = connection.facts();
         let entry = facts.inbox.then(|| Entry::of(self.job));
         let before = if facts.pooler { self.of_session() } else { Vec::new() };
-        let block = match call::block(self.job, routine, entry.as_ref(), &before) {
+        let after = entry.as_ref().map(|entry| (self.own_role(), entry));
+        let block = match call::block(self.job, routine, &before, after) {
             Ok(block) => block,
             Err(failure) => return Ending::Failed(failure),
         };
@@ -207,7 +208,14 @@ impl Attempt<'_> {
         }
         let entry = facts.inbox.then(|| Entry::of(self.job));
         let client = &connection.client;
-        let (entered, committed) = tokio::join!(
+        // Sent together, in this order. The query may have become another role, which cannot enter the row.
+        let (itself, entered, committed) = tokio::join!(
+            async {
+                match &entry {
+                    Some(_) => self.configure(client, vec![self.own_role()], true).await,
+                    None => Ok(()),
+                }
+            },
             async {
                 match &entry {
                     Some(entry) => entry.enter(client).await,
@@ -216,10 +224,15 @@ impl Attempt<'_> {
             },
             client.batch_execute("COMMIT")
         );
-        match entered.and(committed) {
+        match itself.and(entered).and(committed) {
             Ok(()) => Ended(Ending::Finished(Done { kept, ..Done::default() })),
             Err(error) => Ended(self.after_work(connection, &error, None)),
         }
+    }
+
+    /// The role that the session has, whatever the work has become.
+    fn own_role(&self) -> (String, String) {
+        ("role".to_owned(), self.role.unwrap_or("none").to_owned())
     }
 
     fn keeps(&self) -> bool {
