@@ -272,7 +272,9 @@ async fn store(job: &Job, read: &mut Reader) -> Option<Result<Kept, Failure>> {
             },
             Ok(Some(Frame::NoMore)) => {
                 return Some(match rows {
-                    Some(rows) => rows.close().await.map(|kept| Kept { path: job.keep.path().map(str::to_owned), ..kept }),
+                    Some(rows) => {
+                        rows.close().await.map(|kept| Kept { path: job.keep.path().map(str::to_owned), ..kept })
+                    }
                     None => Err(Failure::new("there was no result")),
                 })
             }

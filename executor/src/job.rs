@@ -261,6 +261,16 @@ fn passwords_of(string: &str) -> Vec<String> {
                 found.push(value.to_owned());
             }
         }
+    } else if let Some((_, rest)) = string.split_once("://") {
+        // A URL of several hosts, as libpq has it: `postgresql://user:password@a:1,b:2/db?password=…`.
+        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let credentials = authority.rsplit_once('@').map_or("", |(credentials, _)| credentials);
+        let passwords = credentials.split_once(':').map(|(_, password)| password).into_iter();
+        let values = query.split('&').filter_map(|pair| pair.split_once('=').filter(|(key, _)| is_credential(key)));
+        for password in passwords.chain(values.map(|(_, value)| value)) {
+            found.push(password.to_owned());
+            found.push(decoded(password));
+        }
     } else {
         // key = 'va\'lue' pairs.
         let mut rest = string;
@@ -319,6 +329,8 @@ mod tests {
     fn passwords_are_masked_wherever_they_stand() {
         let url = job("clickhouse://ann:s%40cret@h:9000/db?password=other1&x=y");
         assert_eq!(url.masked("ann s%40cret s@cret other1 y"), "ann *** *** *** y");
+        let hosts = job("postgresql://ann:s%40cret@a:1,[::1]:2/db?x=y&sslpassword=other1");
+        assert_eq!(hosts.masked("ann s%40cret s@cret other1 y"), "ann *** *** *** y");
         let pairs = job(r"host=h password='it\'s me' user=ann sslpassword=abcd dbname=d");
         assert_eq!(pairs.masked("ann it's me abcd h"), "ann *** *** h");
     }

@@ -8,6 +8,9 @@ use serde_json::json;
 use crate::kit::*;
 use crate::proxy::{Cut, From, Proxy};
 
+/// What an administrator installs on a target.
+const CLIENT: &str = include_str!("../../../sql/pgflow_client.sql");
+
 const CALLBACKS: &str = "
     CREATE TABLE effect (task_id BIGINT, part INT);
     CREATE PROCEDURE once(_a flow.callback_arguments_t) LANGUAGE plpgsql AS $$
@@ -50,8 +53,7 @@ fn cut_and_retry(proxy: &Proxy, session: &mut Session, first: Job, cut: Cut) -> 
 
 fn cut_everywhere(name: &str, hold: bool, work: impl Fn() -> Job) -> Result<()> {
     let (_, mut session) = database(name)?;
-    session.run(TYPE)?;
-    session.run(INBOX)?;
+    session.run(CLIENT)?;
     session.run(CALLBACKS)?;
     let proxy = Proxy::start(shared().port())?;
     let through = format!("host=127.0.0.1 port={} dbname={name} user=postgres sslmode=disable", proxy.port);
@@ -199,5 +201,27 @@ fn an_inbox_that_the_user_may_not_use_is_none() -> Result<()> {
     session.run("GRANT USAGE ON SCHEMA async TO bob")?;
     Bench::new().done(&job(&as_bob, query("INSERT INTO t VALUES (1)")))?;
     assert_eq!(session.text("SELECT count(*) FROM async.inbox")?, "1");
+    Ok(())
+}
+
+#[test]
+fn a_job_may_become_another_role() -> Result<()> {
+    let (string, mut session) = database("another_role")?;
+    session.run(TYPE)?;
+    session.run(INBOX)?;
+    session.run(
+        "CREATE TABLE t (who TEXT DEFAULT current_user); GRANT INSERT ON t TO bob; GRANT USAGE ON SCHEMA flow TO bob;
+         CREATE PROCEDURE p(_a flow.callback_arguments_t) LANGUAGE plpgsql AS $$
+         BEGIN
+           SET ROLE bob;
+           INSERT INTO t DEFAULT VALUES;
+         END $$",
+    )?;
+    let mut bench = Bench::new();
+    bench.done(&job(&string, query("SET ROLE bob; INSERT INTO t DEFAULT VALUES")))?;
+    bench.done(&job(&string, call("p", json!({}))))?;
+    bench.done(&job(&string, query("INSERT INTO t DEFAULT VALUES")))?;
+    assert_eq!(session.text("SELECT string_agg(who, ',' ORDER BY who) FROM t")?, "bob,bob,postgres");
+    assert_eq!(session.text("SELECT count(*) FROM async.inbox")?, "3");
     Ok(())
 }

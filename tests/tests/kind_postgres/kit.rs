@@ -162,7 +162,7 @@ impl Bench {
     pub fn ending(&mut self) -> (i64, Ending, bool) {
         let until = Instant::now() + 2 * SOON;
         loop {
-            match self.executor.next() {
+            match self.executor.take() {
                 Some(Report::Ended { task_id, ending, timed_out, .. }) => return (task_id, ending, timed_out),
                 Some(_) => {}
                 None => std::thread::sleep(Duration::from_millis(2)),
@@ -201,7 +201,7 @@ impl Bench {
         assert!(self.executor.errand(errand));
         let until = Instant::now() + SOON;
         loop {
-            if let Some(Report::Probed { outcome, .. }) = self.executor.next() {
+            if let Some(Report::Probed { outcome, .. }) = self.executor.take() {
                 return outcome;
             }
             assert!(Instant::now() < until, "no report");
