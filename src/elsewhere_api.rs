@@ -10,6 +10,7 @@ use pgflow_core::definition;
 use pgflow_executor::job::{is_credential, Job, Secret, Target};
 use pgflow_executor::kind::{Fault, Needs};
 use pgflow_executor::kinds;
+use pgflow_executor::results::{check_store, Store};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use pgrx::JsonB;
@@ -54,6 +55,17 @@ fn relative(path: String) -> String {
         path
     } else {
         format!(".{path}")
+    }
+}
+
+/// Some kinds give the path of an option without saying that it is one.
+fn in_options(path: String, options: &Map<String, Value>) -> String {
+    let key = path.trim_start_matches('.').split(['.', '[']).next().unwrap_or_default();
+    let of_target = ["options", "server", "connection_string", "kind"].contains(&key);
+    if options.contains_key(key) && !of_target {
+        format!(".options{path}")
+    } else {
+        path
     }
 }
 
@@ -117,7 +129,8 @@ fn target_faults(
     };
     let faults = kind.check_target(&target);
     let job = Job { target: Arc::new(target), ..Job::default() };
-    rows(masked_faults(&job, faults))
+    let faults = masked_faults(&job, faults).into_iter();
+    rows(faults.map(|(path, message)| (in_options(path, &job.target.options), message)).collect())
 }
 
 fn masked_faults(job: &Job, faults: Vec<Fault>) -> Vec<(String, String)> {
@@ -145,25 +158,11 @@ fn options_faults(kind: Option<&str>, options: Option<JsonB>) -> FaultRows {
 
 #[pg_extern(sql = false)]
 fn store_faults(url: Option<&str>, options: Option<JsonB>) -> FaultRows {
-    let url = url.unwrap_or_default();
-    let mut faults = Vec::new();
-    let Some((scheme, rest)) = url.split_once("://") else {
-        let message = "must be a URL: file:///dir, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix";
-        return rows(vec![(".url".to_owned(), message.to_owned())]);
-    };
-    if !["file", "s3", "az", "gs"].contains(&scheme) {
-        faults.push((".url".to_owned(), "must begin with file://, s3://, az:// or gs://".to_owned()));
-    }
-    if rest.split('/').next().unwrap_or_default().contains('@') || rest.contains('?') {
-        let message = "must hold neither credentials nor parameters: these are \"options\", or a server's";
-        faults.push((".url".to_owned(), message.to_owned()));
-    }
-    for (key, value) in object(options) {
-        if value.is_object() || value.is_array() {
-            faults.push((format!(".options.{key}"), "must be a plain value".to_owned()));
-        }
-    }
-    rows(faults)
+    let options = secrets(object(options));
+    let store = Store { url: url.unwrap_or_default().to_owned(), options: options.clone(), ..Store::default() };
+    let faults = check_store(&store);
+    let target = Target { connection_string: url.map(Secret::new), connection_options: options, ..Target::default() };
+    rows(masked_faults(&Job { target: Arc::new(target), ..Job::default() }, faults))
 }
 
 #[pg_extern(sql = false, immutable)]

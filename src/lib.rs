@@ -7,6 +7,7 @@ mod elsewhere_api;
 mod engine;
 mod error;
 mod flow_api;
+mod results_api;
 mod settings;
 mod store;
 

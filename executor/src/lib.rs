@@ -7,6 +7,7 @@
 //! A kind of target is one file (or folder) that implements `kind::Kind`, and one line in `kinds`.
 
 pub mod bridge;
+pub mod foreground;
 pub mod job;
 pub mod kind;
 pub mod kinds;

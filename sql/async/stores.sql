@@ -4,7 +4,7 @@
 CREATE FUNCTION async.store_uses(_store TEXT) RETURNS TEXT
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT nullif(concat_ws(' and ', (
-      SELECT format('%s result%s that are kept there', count(*), CASE WHEN count(*) > 1 THEN 's' END)
+      SELECT format('%s kept there', CASE count(*) WHEN 1 THEN '1 result that is' ELSE count(*) || ' results that are' END)
         FROM async.result r WHERE r.store = _store AND r.state <> 'gone'
       HAVING count(*) > 0), (
       SELECT format('%s open task%s (%s)', count(*), CASE WHEN count(*) > 1 THEN 's' END,

@@ -133,12 +133,7 @@ fn come_to_nothing(broken: Broken) -> ! {
         BROKEN.set(Some(broken));
     }
     let message = failure.code.map_or(failure.message.clone(), |code| format!("{} ({code})", failure.message));
-    raise(
-        PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
-        message,
-        failure.detail,
-        failure.hint.as_deref(),
-    )
+    raise(PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message, failure.detail, failure.hint.as_deref())
 }
 
 fn cannot(error: &dyn std::fmt::Display) -> ! {

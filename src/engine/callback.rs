@@ -236,12 +236,11 @@ fn resolve(name: &str, types: &[pg_sys::Oid], kind: u8) -> pg_sys::Oid {
             }
         }
     }
-    let (expected, arguments) =
-        match (kind, types.len()) {
-            (b'p', _) => ("procedure", "flow.callback_arguments_t"),
-            (_, 1) => ("function", "flow.callback_arguments_t"),
-            _ => ("function", "bigint, text"),
-        };
+    let (expected, arguments) = match (kind, types.len()) {
+        (b'p', _) => ("procedure", "flow.callback_arguments_t"),
+        (_, 1) => ("function", "flow.callback_arguments_t"),
+        _ => ("function", "bigint, text"),
+    };
     raise(
         PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
         format!("{expected} {name}({arguments}) does not exist"),

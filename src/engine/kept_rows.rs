@@ -334,7 +334,15 @@ fn run_with(sql: &CStr, argument: &str) {
     let mut values = [argument.into_datum().unwrap_or(pg_sys::Datum::from(0))];
     // SAFETY: SPI's own call, with one argument of the type given.
     let code = unsafe {
-        pg_sys::SPI_execute_with_args(sql.as_ptr(), 1, types.as_mut_ptr(), values.as_mut_ptr(), std::ptr::null(), false, 0)
+        pg_sys::SPI_execute_with_args(
+            sql.as_ptr(),
+            1,
+            types.as_mut_ptr(),
+            values.as_mut_ptr(),
+            std::ptr::null(),
+            false,
+            0,
+        )
     };
     if code < 0 {
         pgrx::error!("SPI error {code}");
@@ -354,4 +362,3 @@ fn text_of(sql: &CStr, argument: &str) -> Option<String> {
         String::from_datum(datum, null)
     }
 }
-

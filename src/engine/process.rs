@@ -62,14 +62,31 @@ pub fn wake_from_thread(process: &Process) {
 
 /// Runs `body` with every signal blocked, so that threads it starts never handle one: they are all the main thread's.
 pub fn without_signals<T>(body: impl FnOnce() -> T) -> T {
-    // SAFETY: plain changes of this thread's signal mask, put back at the end; `body` starts threads and does not raise.
-    unsafe {
-        let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let value = body();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
-        value
+    let _blocked = Blocked::new();
+    body()
+}
+
+/// Signals are blocked in this thread while it lives, however that ends.
+struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    fn new() -> Blocked {
+        // SAFETY: a plain change of this thread's signal mask; both sets are this frame's.
+        unsafe {
+            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            Blocked(before)
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: the mask that `new` has found.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut());
+        }
     }
 }
 

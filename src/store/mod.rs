@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod dispatcher;
 pub mod launcher;
 pub mod remote;
+pub mod results;
 pub mod routine;
 pub mod worker;
 

@@ -42,8 +42,11 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                  CASE WHEN t.is_step THEN n.step_routine ELSE n.routine END,
                  f.flow_id, f.flow, f.arguments, n.node,
                  CASE WHEN t.flow_id IS NULL OR t.is_step THEN t.task_data ELSE '{}' END,
-                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END, s.secrets,
-                 greatest(l.micros - coalesce((extract(epoch FROM clock_timestamp() - t.first_consumed) * 1000000)::bigint, 0), 1),
+                 CASE WHEN t.flow_id IS NULL THEN t.options
+                      WHEN n.options ? 'tier' THEN async.resolved_options(n.target, n.options) ELSE n.options END, s.secrets,
+                 -- greatest() leaves nulls out: no limit must not become the least one.
+                 CASE WHEN l.micros IS NOT NULL THEN greatest(1, l.micros
+                   - coalesce((extract(epoch FROM clock_timestamp() - t.first_consumed) * 1000000)::bigint, 0)) END,
                  l.micros, t.crashes
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
           CROSS JOIN LATERAL (SELECT * FROM async.task x WHERE x.task_id = u.task_id AND x.processed IS NULL OFFSET 0) t
@@ -95,7 +98,8 @@ pub struct Connection {
 
 /// Err: why it leads nowhere, in the user's words.
 pub fn connection(target: &str, role: &str) -> Result<Connection, String> {
-    if let Some(fault) = run(c"SELECT async.connection_fault($1, $2::name)", &[arg(target), arg(role)]).one::<String>() {
+    if let Some(fault) = run(c"SELECT async.connection_fault($1, $2::name)", &[arg(target), arg(role)]).one::<String>()
+    {
         return Err(fault);
     }
     let rows = run(
@@ -109,6 +113,11 @@ pub fn connection(target: &str, role: &str) -> Result<Connection, String> {
         password_required: rows.get(0, 4).unwrap_or(true),
         options: rows.get(0, 5),
     })
+}
+
+/// A token by which the other side may end this attempt.
+pub fn callback_token(task_id: i64, attempt: i32) -> Option<String> {
+    run(c"SELECT async.make_callback_token($1, $2)", &[arg(task_id), arg(attempt)]).one()
 }
 
 /// An object store: its URL and options. None: there is no such store.
@@ -159,7 +168,8 @@ pub fn end_attempts(ends: &[End]) -> Vec<(i64, String)> {
 pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option<String> {
     let rows = run(c"SELECT crashes FROM async.task WHERE task_id = $1", &[arg(a.task_id)]);
     let tries = rows.one::<i32>().unwrap_or(0);
-    let pause = broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
+    let pause =
+        broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
     let end = End {
         task_id: a.task_id,
         attempt: a.attempt,

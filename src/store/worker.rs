@@ -65,7 +65,10 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                  (extract(epoch FROM coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
                     async.setting('pgflow.default_timeout') * interval '1 ms')) * 1000000)::bigint,
                  t.asynchronous_finish, f.flow,
-                 CASE WHEN t.query IS NULL THEN coalesce(n.query_routine_resolved, n.query_routine) END,
+                 -- What a task runs or calls of its own goes before the function that makes queries for the others.
+                 CASE WHEN t.query IS NULL AND CASE WHEN t.is_step THEN coalesce(n.step_query, n.step_routine)
+                                                    ELSE coalesce(n.query, n.routine) END IS NULL
+                      THEN coalesce(n.query_routine_resolved, n.query_routine) END,
                  CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->'result', coalesce(g.kind, 'local') = 'local'
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
           JOIN async.task t ON t.task_id = u.task_id AND t.processed IS NULL

@@ -45,7 +45,7 @@ BEGIN
     {"target": "b", "connection_string": "https://user:hunter2@house.example.com:8443/db"},
     {"target": "c", "connection_string": "clickhouse://user:hunter2@house.example.com:9000/db"},
     {"target": "d", "server": "house"}, {"target": "e", "server": "house_by_url"}, {"target": "f", "server": "pg_there", "kind": "postgres"},
-    {"target": "g", "kind": "http", "options": {"base_url": "https://user:hunter2@api.example.com/v1", "retry_delay": 0.5, "max_attempts": 3,
+    {"target": "g", "kind": "http", "options": {"base_url": "https://api.example.com/v1", "retry_delay": 0.5, "max_attempts": 3,
       "headers": {"Authorization": "Bearer ${token}", "X-Key": "hunter2", "Accept": "application/json"}, "give_up_after": "1 hour"}},
     {"target": "h", "connection_string": "host=localhost"}, {"target": "i"}, {"target": "j", "kind": "external"}]}');
   ASSERT (SELECT string_agg(target || ' ' || kind, ', ' ORDER BY target) FROM async.v_target)
@@ -66,7 +66,7 @@ DECLARE
   _shown TEXT := (SELECT string_agg(v::TEXT, E'\n') FROM async.v_target v);
 BEGIN
   ASSERT _shown NOT LIKE '%hunter%' AND _shown LIKE '%Bearer ${token}%' AND _shown LIKE '%application/json%' AND _shown LIKE '%***%', _shown;
-  ASSERT (SELECT options->>'base_url' = 'https://user:***@api.example.com/v1' AND server IS NULL AND owner = 'postgres'
+  ASSERT (SELECT options->>'base_url' = 'https://api.example.com/v1' AND server IS NULL AND owner = 'postgres'
             FROM async.v_target WHERE target = 'g'), _shown;
   ASSERT t.raised('SELECT options FROM async.target') LIKE '42501%';
   ASSERT t.raised('SELECT url FROM async.store') = 'nothing' AND t.raised('SELECT options FROM async.store') LIKE '42501%';
@@ -215,8 +215,7 @@ BEGIN
   PERFORM async.configure('{"targets": [{"target": "house", "server": "house", "options": {"tiers": {"slow": {"target": "second"}, "both": {"target": "second"}}}},
     {"target": "second", "server": "house", "options": {"tiers": {"both": {}}}}, {"target": "web", "kind": "http", "options": {"base_url": "https://h"}}]}');
   INSERT INTO async.result (task_id, attempt, run_as, kept_as, store) VALUES (7, 1, 'postgres', 'object', 'files');
-  ASSERT t.raised('SELECT async.drop_store(''files'')') LIKE '55006 store "files" is in use | It is needed by 1 result that are kept there.%'
-      OR t.raised('SELECT async.drop_store(''files'')') LIKE '55006 store "files" is in use | It is needed by 1 result%';
+  ASSERT t.raised('SELECT async.drop_store(''files'')') LIKE '55006 store "files" is in use | It is needed by 1 result that is kept there.%';
   ASSERT t.raised('SELECT async.configure(''{"stores": [{"store": "results"}]}'')') LIKE '22023 %$.stores: leaves out store "files", which is in use%';
   DELETE FROM async.result;
   _id := async.push_query('house', 'SELECT 1', _result => '{"to": "object", "store": "files", "format": "csv"}');

@@ -11,7 +11,7 @@ SELECT async.configure('{"targets": [
     {"target": "second", "connection_string": "https://u:p@second.example.com", "max_concurrency": 2},
     {"target": "far", "connection_string": "host=db.example.com password=p"},
     {"target": "web", "kind": "http", "options": {"base_url": "https://h"}}, {"target": "robots", "kind": "external"}],
-  "stores": [{"store": "results", "url": "s3://bucket"}]}');
+  "stores": [{"store": "results", "url": "s3://bucket", "options": {"access_key_id": "abcd", "secret_access_key": "hunter22"}}]}');
 
 DO $$
 DECLARE

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::parameters::quoted;
 use super::query::{format_name, Statement};
-use crate::job::{Failure, Job, Secret};
-use crate::results::{Compression, Format, Keep, Kept, Store};
+use crate::job::{Done, Ending, Failure, Job, Secret};
+use crate::results::{self, Compression, Format, Keep, Kept, Store};
 
 /// Makes an INSERT of a statement that returns rows.
 pub fn wrap(job: &Job, statement: &mut Statement) -> Result<(), Failure> {
@@ -56,6 +56,16 @@ pub fn kept(job: &Job, rows: Option<u64>) -> Option<Kept> {
         rows,
         ..Kept::default()
     })
+}
+
+/// Adds the object's size, which ClickHouse does not tell; if the store does not either it is not known.
+pub async fn sized(job: &Job, mut ending: Ending) -> Ending {
+    if let (Keep::Export { store, path, .. }, Ending::Finished(Done { kept: Some(kept), .. })) =
+        (&job.keep, &mut ending)
+    {
+        kept.bytes = results::size(store, path).await.ok().flatten();
+    }
+    ending
 }
 
 /// Whether a query that ClickHouse shows writes the object of this job.

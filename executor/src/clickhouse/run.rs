@@ -90,7 +90,7 @@ async fn stopped(
                     // It was done before it could be stopped.
                     ending @ Ending::Finished(_) => ending,
                     _ => {
-                        stop::kill(client, host, id).await;
+                        stop::gone(client, host, id).await;
                         Ending::Stopped
                     }
                 };
@@ -140,15 +140,7 @@ async fn answer(job: &Job, client: &Client, host: usize, statement: &Statement) 
     };
     match &job.keep {
         Keep::Nothing => drain(body, |_| None).await,
-        Keep::Export { store, path, .. } => match drain(body, |rows| export::kept(job, rows)).await {
-            Outcome { ending: Ending::Finished(mut done), .. } => {
-                if let (Some(kept), Ok(bytes)) = (&mut done.kept, crate::results::size(store, path).await) {
-                    kept.bytes = bytes;
-                }
-                Ending::Finished(done).into()
-            }
-            other => other,
-        },
+        Keep::Export { .. } => drain(body, |rows| export::kept(job, rows)).await,
         Keep::Inline { .. } | Keep::Worker(_) => rows(job, body).await,
         Keep::Object { format, .. } => match object(job, body, *format).await {
             Ok((stream, rows)) => {

@@ -9,6 +9,8 @@
 //! | Bytes | Binary |
 //! | Text, Uuid, Json | Utf8 |
 //! | Array | List |
+//!
+//! Of rows without columns an Arrow stream keeps the number, a Parquet file does not.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -9,6 +9,9 @@ use std::io::ErrorKind;
 use super::store::Opened;
 use crate::job::Failure;
 
+/// The code of a failure that says nothing of the request: the store was not reached, or was lost. Another try may succeed.
+pub const UNREACHABLE: &str = "unreachable";
+
 /// What was being done, to which object.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doing<'a> {
@@ -17,11 +20,14 @@ pub(super) struct Doing<'a> {
     pub path: &'a str,
 }
 
-/// Whether the store says that there is no such object, though there is the bucket.
+/// Whether the store says that there is no such object; not: no such bucket.
 pub(super) fn is_missing(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) && !is_bucket_missing(error)
+}
+
+pub(super) fn is_bucket_missing(error: &object_store::Error) -> bool {
     let code = code_of(&error.to_string());
-    matches!(error, object_store::Error::NotFound { .. })
-        && !code.is_some_and(|code| ["NoSuchBucket", "ContainerNotFound"].contains(&code.as_str()))
+    code.is_some_and(|code| ["NoSuchBucket", "ContainerNotFound"].contains(&code.as_str()))
 }
 
 pub(super) fn failure(opened: &Opened, doing: Doing<'_>, error: &object_store::Error) -> Failure {
@@ -31,7 +37,7 @@ pub(super) fn failure(opened: &Opened, doing: Doing<'_>, error: &object_store::E
     let told = tag(&text, "Message").filter(|m| !m.is_empty());
     let mut failure = match code.as_deref() {
         Some(code) => by_code(name, code).code(code),
-        None => without_code(name, doing.verb, &text, error),
+        None => without_code(name, doing.verb, &with_causes(&text, error), error),
     };
     let place = match doing.path {
         "" => format!("In {}.", opened.url),
@@ -108,12 +114,12 @@ fn without_code(name: &str, verb: &str, text: &str, error: &object_store::Error)
     let reason = |kind: ErrorKind| io.as_ref().is_some_and(|(found, _)| *found == kind);
     if contains(&["dns error", "failed to lookup address"]) {
         return Failure::new(format!("the host of store \"{name}\" is not known"))
-            .code("unreachable")
+            .code(UNREACHABLE)
             .hint("Correct the store's endpoint, or its bucket if virtual_hosted_style_request is on.");
     }
     if contains(&["invalid peer certificate", "UnknownIssuer", "InvalidCertificate"]) {
         return Failure::new(format!("the certificate of store \"{name}\" is not to be trusted"))
-            .code("unreachable")
+            .code(UNREACHABLE)
             .hint("Name the authority's certificate in the store's option ca_file.");
     }
     if contains(&["BadScheme", "URL scheme is not allowed"]) {
@@ -122,12 +128,12 @@ fn without_code(name: &str, verb: &str, text: &str, error: &object_store::Error)
     }
     if reason(ErrorKind::ConnectionRefused) || contains(&["Connection refused"]) {
         return Failure::new(format!("store \"{name}\" cannot be reached: connection refused"))
-            .code("unreachable")
+            .code(UNREACHABLE)
             .hint("See that it runs and that the store's endpoint names its host and port.");
     }
     if reason(ErrorKind::TimedOut) || contains(&["operation timed out", "deadline has elapsed"]) {
         return Failure::new(format!("store \"{name}\" does not answer in time"))
-            .code("unreachable")
+            .code(UNREACHABLE)
             .hint("See that it runs; the store's options connect_timeout and timeout set how long is waited.");
     }
     if reason(ErrorKind::StorageFull) || reason(ErrorKind::QuotaExceeded) {
@@ -139,14 +145,26 @@ fn without_code(name: &str, verb: &str, text: &str, error: &object_store::Error)
             .hint("The operating system user that Postgres runs as must be allowed to.");
     }
     if contains(&["HTTP error", "error sending request", "connection closed", "Connection reset"]) {
-        return Failure::new(format!("the connection to store \"{name}\" was lost")).code("unreachable");
+        return Failure::new(format!("the connection to store \"{name}\" was lost")).code(UNREACHABLE);
     }
     if contains(&["without LOCATION"]) {
-        return by_code(name, "PermanentRedirect");
+        return by_code(name, "PermanentRedirect").code("PermanentRedirect");
     }
     let what = io.map(|(_, text)| text).or_else(|| status(text).map(|status| format!("it answers {status}")));
     let what = what.unwrap_or_else(|| "the reason is not known".to_owned());
     Failure::new(format!("could not {verb} an object of store \"{name}\": {what}"))
+}
+
+/// What is looked at for known words, and never shown: the text, and those of its causes, which it does not repeat.
+fn with_causes(text: &str, error: &object_store::Error) -> String {
+    let mut whole = text.to_owned();
+    let mut source = error.source();
+    while let Some(error) = source {
+        whole.push('\n');
+        whole.push_str(&error.to_string());
+        source = error.source();
+    }
+    whole
 }
 
 /// The operating system's error behind it, if there is one.

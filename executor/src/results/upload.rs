@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, MultipartUpload, ObjectStoreExt, PutMultipartOptions, PutOptions};
 use tokio::task::JoinSet;
 
-use super::failure::{failure, Doing};
+use super::failure::{failure, is_bucket_missing, is_missing, Doing};
 use super::store::Opened;
 use crate::job::Failure;
 
@@ -88,7 +89,7 @@ impl Drop for Parts {
 impl Upload {
     pub fn new(opened: Arc<Opened>, path: &str, content_type: &'static str) -> Result<Upload, Failure> {
         let mut attributes = Attributes::new();
-        if opened.has_attributes {
+        if !opened.is_directory() {
             attributes.insert(Attribute::ContentType, content_type.into());
         }
         Ok(Upload {
@@ -196,10 +197,13 @@ impl Upload {
 /// Deletes one object; one that is not there counts as deleted.
 pub(super) async fn remove(opened: &Opened, name: &str) -> Result<(), Failure> {
     let path = opened.locate(name)?;
-    match opened.objects.delete(&path).await {
-        Err(error) if !super::failure::is_missing(&error) => {
-            Err(failure(opened, Doing { verb: "delete", path: name }, &error))
+    let Err(mut error) = opened.objects.delete(&path).await else { return Ok(()) };
+    if is_missing(&error) {
+        // Not every answer says what is missing: it may be the bucket, and then nothing has been deleted.
+        match opened.objects.list(Some(&path)).next().await {
+            Some(Err(other)) if is_bucket_missing(&other) => error = other,
+            _ => return Ok(()),
         }
-        _ => Ok(()),
     }
+    Err(failure(opened, Doing { verb: "delete", path: name }, &error))
 }

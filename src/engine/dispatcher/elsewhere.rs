@@ -234,15 +234,7 @@ fn end(l: &Landed) -> End {
         // Whoever had it stopped has ended the task before; else it runs again.
         Ending::Stopped => ("lost", Some("it was stopped".to_owned()), Some(pause(l.tries))),
     };
-    End {
-        task_id: l.task_id,
-        attempt: l.attempt,
-        started: l.started,
-        word,
-        error,
-        delay,
-        max_attempts: l.max_attempts,
-    }
+    End { task_id: l.task_id, attempt: l.attempt, started: l.started, word, error, delay, max_attempts: l.max_attempts }
 }
 
 fn pause(tries: i32) -> i64 {

@@ -29,7 +29,7 @@ use crate::store::remote::{self as store, Outgoing};
 /// Jobs prepared in one cycle: a transaction reads and marks them all.
 pub const AT_ONCE: usize = 256;
 /// How long the executor may take to stop everything when the dispatcher ends.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whether the executor's threads may touch shared memory: not any more when this process is about to detach from it.
 static ATTACHED: RwLock<bool> = RwLock::new(false);
@@ -165,11 +165,7 @@ impl Remote {
     }
 
     /// What was reported since the last look; every place and claim of what has landed is given back.
-    pub fn take_reports(
-        &mut self,
-        pools: &mut Pools,
-        finished_claims: &mut Vec<i64>,
-    ) -> (Vec<Landed>, Vec<Report>) {
+    pub fn take_reports(&mut self, pools: &mut Pools, finished_claims: &mut Vec<i64>) -> (Vec<Landed>, Vec<Report>) {
         let (mut landed, mut others) = (Vec::new(), Vec::new());
         while let Some(report) = self.executor.as_mut().and_then(Executor::take) {
             match report {
@@ -325,8 +321,7 @@ impl Remote {
             *attached = true;
         }
         let wake = move || attached(|| process::wake_from_thread(&database.dispatcher));
-        let executor =
-            process::without_signals(|| Executor::start(kinds::all(), settings::max_remote_tasks(), wake));
+        let executor = process::without_signals(|| Executor::start(kinds::all(), settings::max_remote_tasks(), wake));
         if let Err(error) = &executor {
             pgrx::warning!("pgflow: the executor cannot start: {error}");
         }
@@ -565,8 +560,11 @@ fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, R
         keep: Default::default(),
         time_limit: outgoing.time_left.map(|us| Duration::from_micros(us.max(1) as u64)),
     };
+    if job.work.options.get("request").is_some_and(|r| r.get("asynchronous") == Some(&Value::Bool(true))) {
+        let token = store::callback_token(job.task_id, job.attempt);
+        job.work.secrets.extend(token.map(|token| ("callback_token".to_owned(), Secret::new(token))));
+    }
     let spec = results::spec(&job)?;
     job.keep = results::keep(&job, &spec)?;
     Ok((job, spec))
 }
-

@@ -186,8 +186,7 @@ async fn a_redirect_that_is_expected_is_an_answer() {
 
 #[tokio::test]
 async fn a_redirect_to_where_nobody_listens_does_not_say_that_the_target_is_down() {
-    let (listener, port) = crate::server::listen().await;
-    drop(listener);
+    let (_nobody, port) = crate::server::nobody();
     let server = redirecting(302, format!("http://127.0.0.1:{port}/")).await;
     let (_, down, failure) = again(run(&job(&target(&server.url(), json!({})), json!({"path": "/go"}))).await);
     assert!(!down && failure.message.contains("cannot connect"), "{failure}");
@@ -246,8 +245,7 @@ async fn no_message_holds_a_secret() {
         assert!(!failure.contains(secret), "{failure}");
     }
     // Nor when nobody answers, with the password in the URL.
-    let (listener, port) = crate::server::listen().await;
-    drop(listener);
+    let (_nobody, port) = crate::server::nobody();
     job.target = std::sync::Arc::new(pgflow_executor::job::Target {
         connection_string: Some(Secret::new(format!("http://ann:hunter22@127.0.0.1:{port}/?token=hunter23"))),
         options: object(json!({"allow_private": true})),
@@ -255,4 +253,17 @@ async fn no_message_holds_a_secret() {
     });
     let (_, _, failure) = again(run(&job).await);
     assert!(!failure.to_string().contains("hunter"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_secret_that_comes_back_in_a_redirect_is_masked_too() {
+    let server = Server::start(|seen| match seen.header("x-api-key") {
+        Some(key) if seen.line == "POST /" => answer(307, &[&format!("Location: /{key}")], ""),
+        _ => answer(404, &[], ""),
+    })
+    .await;
+    let target = target(&server.url(), json!({"headers": {"X-Api-Key": "hunter22 hunter23"}}));
+    let failure = failed(run(&job(&target, json!({}))).await).to_string();
+    assert!(server.last().line.contains("hunter22%20hunter23"), "{:?}", server.last());
+    assert!(failure.contains("/***") && !failure.contains("hunter"), "{failure}");
 }

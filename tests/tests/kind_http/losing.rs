@@ -6,12 +6,11 @@ use pgflow_executor::job::Ending;
 use serde_json::json;
 
 use crate::kit::{again, context, failed, inline, job, kind, lost, run, target};
-use crate::server::{answer, listen, until, Answer, Server};
+use crate::server::{answer, listen, nobody, until, Answer, Server};
 
 #[tokio::test]
 async fn nobody_listens() {
-    let (listener, port) = listen().await;
-    drop(listener);
+    let (_nobody, port) = nobody();
     let target = target(&format!("http://127.0.0.1:{port}"), json!({}));
     let (after, down, failure) = again(run(&job(&target, json!({}))).await);
     assert!(after.is_none() && down, "{failure}");
@@ -75,9 +74,9 @@ async fn a_refusal_that_is_cut_is_a_refusal() {
 #[tokio::test]
 async fn no_answer_in_time_leaves_it_unknown() {
     let slow = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec();
-    for (part, word) in [(Vec::new(), "no answer within 1 s"), (slow, "did not end in time")] {
+    for (part, word) in [(Vec::new(), "no answer within 2 s"), (slow, "did not end in time")] {
         let server = Server::start(move |_| Answer::Hang(part.clone())).await;
-        let target = target(&server.url(), json!({"timeout": 1}));
+        let target = target(&server.url(), json!({"timeout": 2}));
         for job in [job(&target, json!({})), inline(job(&target, json!({})))] {
             let failure = lost(run(&job).await);
             assert!(failure.message.contains(word) && failure.hint.is_some(), "{failure}");

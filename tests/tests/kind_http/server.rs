@@ -3,12 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -63,18 +63,19 @@ pub struct Server {
     most: Arc<AtomicUsize>,
 }
 
-/// The ports of these tests; each is tried until one is free.
-static NEXT: AtomicU16 = AtomicU16::new(0);
-
+/// On a port that the system gives.
 pub async fn listen() -> (TcpListener, u16) {
-    let from = 24_000 + u16::try_from(std::process::id() % 500).unwrap();
-    for _ in 0..400 {
-        let port = from + NEXT.fetch_add(1, SeqCst) % 400;
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
-            return (listener, port);
-        }
-    }
-    panic!("no free port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+/// A port that nobody listens on, for as long as this is held.
+pub fn nobody() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
 }
 
 /// Waits for what must come, for longer than any machine is slow.
@@ -238,38 +239,43 @@ impl TlsServer {
 
     /// `page`: the whole of what it answers to `GET /page`.
     pub async fn serving(name: &str, page: Option<&str>) -> TlsServer {
-        let (listener, port) = listen().await;
-        drop(listener);
-        let directory = std::env::temp_dir().join(format!("pgflow-http-{}-{port}", std::process::id()));
+        let number = STARTED.fetch_add(1, SeqCst);
+        let directory = std::env::temp_dir().join(format!("pgflow-http-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         certificates(&directory, name);
         if let Some(page) = page {
             std::fs::write(directory.join("page"), page).unwrap();
         }
+        let told = directory.join("told");
         let child = Command::new("openssl")
-            .args(["s_server", "-quiet", if page.is_some() { "-HTTP" } else { "-www" }])
+            .args(["s_server", if page.is_some() { "-HTTP" } else { "-www" }, "-accept", "127.0.0.1:0"])
             .args(["-cert", "server.pem", "-key", "server.key"])
-            .args(["-accept", &format!("127.0.0.1:{port}")])
             .current_dir(&directory)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(std::fs::File::create(&told).unwrap())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = TlsServer { port, authority: directory.join("ca.pem"), directory, child };
-        for _ in 0..600 {
-            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return server;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("openssl s_server does not listen");
+        let authority = directory.join("ca.pem");
+        let mut server = TlsServer { port: 0, authority, directory, child };
+        until(|| accepting(&told).is_some()).await;
+        server.port = accepting(&told).unwrap();
+        server
     }
 
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
 }
+
+/// `ACCEPT 127.0.0.1:40123`, once it listens.
+fn accepting(told: &Path) -> Option<u16> {
+    let told = std::fs::read_to_string(told).ok()?;
+    let line = told.lines().find(|line| line.starts_with("ACCEPT") && told.contains(&format!("{line}\n")))?;
+    line.rsplit_once(':')?.1.trim().parse().ok()
+}
+
+static STARTED: AtomicUsize = AtomicUsize::new(0);
 
 impl Drop for TlsServer {
     fn drop(&mut self) {

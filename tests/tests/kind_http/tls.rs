@@ -51,7 +51,7 @@ async fn a_certificate_for_another_name_passes_only_where_names_do_not_count() {
 
 #[tokio::test]
 async fn a_file_of_authorities_that_is_not_there_is_told() {
-    let target = target("https://127.0.0.1:24999", json!({"ca_file": "/nonexistent/ca.pem"}));
+    let target = target("https://127.0.0.1:1", json!({"ca_file": "/nonexistent/ca.pem"}));
     let failure = failed(get(&target).await);
     assert!(failure.message.contains("/nonexistent/ca.pem"), "{failure}");
     assert!(kind().probe(&target).await.is_err());
