@@ -81,6 +81,9 @@ pub struct Work {
     pub secrets: BTreeMap<String, Secret>,
 }
 
+/// How many attempts beside the last are looked up; a task fails after fewer.
+const MOST_UNSURE: i32 = 1000;
+
 /// One attempt of a task, with everything that is needed to run it.
 #[derive(Clone, Debug, Default)]
 pub struct Job {
@@ -90,6 +93,9 @@ pub struct Job {
     pub engine: String,
     /// The attempt before this one may have run, or may still run: it is looked up before anything is done.
     pub unsure: bool,
+    /// With `unsure`: the first attempt whose fate is unknown, if that is not only the one before. An attempt that was told
+    /// to wait, or was itself lost before it could look, leaves what came before it as unknown as it was.
+    pub unsure_since: Option<i32>,
     /// Counts intentions: an administrator's restart of the task is a new one, a retry is not. Part of `intention_key`.
     pub intention: i32,
     /// The role the task runs as in the orchestrating database.
@@ -105,6 +111,15 @@ impl Job {
     /// The name of an attempt, the same whoever asks: `pgflow-<engine>-<task>-<attempt>`.
     pub fn attempt_key(&self, attempt: i32) -> String {
         format!("pgflow-{}-{}-{attempt}", self.engine, self.task_id)
+    }
+
+    /// The attempts before this one whose fate is unknown.
+    pub fn unsure_attempts(&self) -> std::ops::Range<i32> {
+        if !self.unsure {
+            return self.attempt..self.attempt;
+        }
+        let last = self.attempt - 1;
+        self.unsure_since.unwrap_or(last).clamp(last - MOST_UNSURE, last)..self.attempt
     }
 
     /// The same for every attempt of one intention: what a receiver needs to see a repetition.
@@ -342,6 +357,16 @@ mod tests {
         let printed = format!("{job:?}");
         assert!(!printed.contains("hunter"), "{printed}");
         assert!(!job.masked("got hunter23").contains("hunter"));
+    }
+
+    #[test]
+    fn what_is_unknown_stays_unknown() {
+        let sure = Job { attempt: 5, ..Job::default() };
+        assert!(sure.unsure_attempts().is_empty());
+        let unsure = Job { unsure: true, ..sure };
+        assert_eq!(unsure.unsure_attempts(), 4..5);
+        assert_eq!(Job { unsure_since: Some(2), ..unsure.clone() }.unsure_attempts(), 2..5);
+        assert_eq!(Job { unsure_since: Some(9), ..unsure }.unsure_attempts(), 4..5);
     }
 
     #[test]
