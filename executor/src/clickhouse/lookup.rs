@@ -26,7 +26,7 @@ const GONE: u32 = 2;
 /// The ending of this attempt if an earlier one has decided it; None: the query is to be run.
 pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<Ending> {
     let gives_back = !matches!(job.keep, Keep::Nothing | Keep::Export { .. });
-    let last = job.attempt_key(job.attempt - 1);
+    let unsure: Vec<String> = job.unsure_attempts().map(|attempt| job.attempt_key(attempt)).collect();
     let mut refused: Option<Refused> = None;
     let mut answered = false;
     for host in client.hosts() {
@@ -40,11 +40,11 @@ pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<En
         answered = true;
         for (id, query) in running {
             let same_object = matches!(job.keep, Keep::Nothing) || export::writes(job, &query);
-            if id == last && !gives_back && same_object {
+            if unsure.contains(&id) && !gives_back && same_object {
                 return match wait(context, client, host, &id).await {
                     Some(ending) => Some(ending),
                     None => {
-                        outcome(job, client, host, &id, LOG).await.unwrap_or_else(|refused| Some(unknown(&refused)))
+                        outcome(job, client, host, &unsure, LOG).await.unwrap_or_else(|refused| Some(unknown(&refused)))
                     }
                 };
             }
@@ -55,7 +55,7 @@ pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<En
             }
         }
         if !gives_back {
-            match outcome(job, client, host, &last, Duration::ZERO).await {
+            match outcome(job, client, host, &unsure, Duration::ZERO).await {
                 Ok(None) => {}
                 Ok(decided) => return decided,
                 Err(refused) => return Some(unknown(&refused)),
@@ -118,20 +118,20 @@ async fn wait(context: &Context, client: &Client, host: usize, id: &str) -> Opti
     None
 }
 
-/// What the log says of a query that does not run any more; waits for the log, if it is to. None: it says nothing. An error:
+/// What the log says of queries that do not run any more, above all that one was done; waits for the log, if it is to. None: it says nothing. An error:
 /// it could not be asked.
 async fn outcome(
     job: &Job,
     client: &Client,
     host: usize,
-    id: &str,
+    ids: &[String],
     patience: Duration,
 ) -> Result<Option<Ending>, Refused> {
     let query = format!(
         "SELECT toString(type), toUInt32(exception_code), exception, toUInt64(written_rows), query FROM system.query_log \
-         WHERE query_id = {} AND event_date >= today() - 60 AND type != 'QueryStart' \
-         ORDER BY event_time_microseconds DESC LIMIT 1 FORMAT JSONCompactEachRow",
-        quoted(id)
+         WHERE query_id IN ({}) AND event_date >= today() - 60 AND type != 'QueryStart' \
+         ORDER BY type = 'QueryFinish' DESC, event_time_microseconds DESC LIMIT 1 FORMAT JSONCompactEachRow",
+        ids.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(", ")
     );
     let from = Instant::now();
     loop {

@@ -42,10 +42,6 @@ impl Entry {
         Entry { engine: job.engine.clone(), task_id: job.task_id, attempt: job.attempt }
     }
 
-    fn before(&self) -> Entry {
-        Entry { attempt: self.attempt - 1, ..self.clone() }
-    }
-
     fn fence(&self) -> Entry {
         Entry { engine: format!("{}{FENCE}", self.engine), ..self.clone() }
     }
@@ -92,7 +88,7 @@ pub fn name_of(job: &Job, attempt: i32) -> String {
     format!("pgflow-{}", &hex::encode(Sha256::digest(key.as_bytes()))[..40])
 }
 
-/// What became of the attempt before.
+/// What became of the attempts before.
 #[derive(Debug)]
 pub enum Fate {
     Done,
@@ -104,8 +100,18 @@ pub enum Fate {
 
 /// Finds out, and makes sure that it stays so. Outside of a transaction.
 pub async fn settle(connection: &Connection, job: &Job) -> Result<Fate, Error> {
+    for attempt in job.unsure_attempts() {
+        match settle_one(connection, job, attempt).await? {
+            Fate::Undone => {}
+            decided => return Ok(decided),
+        }
+    }
+    Ok(Fate::Undone)
+}
+
+async fn settle_one(connection: &Connection, job: &Job, attempt: i32) -> Result<Fate, Error> {
     let client = &connection.client;
-    let before = Entry::of(job).before();
+    let before = Entry { attempt, ..Entry::of(job) };
     let inbox = connection.facts().inbox;
     if inbox && was_done(client, &before).await? {
         return Ok(Fate::Done);
