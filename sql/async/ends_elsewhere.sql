@@ -79,7 +79,11 @@ BEGIN
           processing_error = CASE WHEN v.word IN ('failed', 'timed_out') THEN v.error END,
           eligible_when = CASE WHEN v.word IN ('deferred', 'again', 'lost') THEN clock_timestamp() + v.delay END,
           crashes = t.crashes + (v.word IN ('again', 'lost'))::INT,
-          unsure = v.word = 'lost', suspect = false
+          -- What became of an earlier attempt is as unknown as it was if this one was told to wait, or lost before it looked.
+          unsure = v.word = 'lost' OR v.word = 'again' AND t.unsure,
+          unsure_since = CASE WHEN t.unsure THEN coalesce(t.unsure_since, v.attempt - 1)
+                              WHEN v.word = 'lost' THEN v.attempt END,
+          suspect = false
       FROM verdict v WHERE t.task_id = v.task_id
       RETURNING t.task_id, t.attempt, v.word, v.error, v.delay),
     logged AS (

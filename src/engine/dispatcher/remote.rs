@@ -541,6 +541,7 @@ fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, R
         attempt: outgoing.attempt,
         engine: engine.to_owned(),
         unsure: outgoing.unsure,
+        unsure_since: outgoing.unsure_since,
         intention: outgoing.intention,
         role: outgoing.role.clone(),
         target,
