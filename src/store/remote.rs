@@ -214,6 +214,11 @@ pub fn target_up(target: Option<&str>) {
     run(c"DELETE FROM async.target_down WHERE $1 IS NULL OR target = $1", &[arg(target)]);
 }
 
+/// An interval in microseconds; it was checked when it was configured.
+pub fn microseconds(interval: &str) -> Option<i64> {
+    run(c"SELECT (extract(epoch FROM $1::interval) * 1000000)::bigint", &[arg(interval)]).one()
+}
+
 /// At most `limit` results that are over; returns objects that are to be deleted: (task, store, path).
 pub fn expire_results(limit: i32) -> Vec<(i64, String, String)> {
     let rows = run(c"SELECT task_id, store, path FROM async.expire_results($1)", &[arg(limit)]);
