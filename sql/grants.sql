@@ -39,6 +39,7 @@ CREATE POLICY pgflow_read ON async.execution FOR SELECT
   USING ((SELECT async.reads_everything()) OR created_by = ANY ((SELECT async.readable_roles())::NAME[]));
 ALTER TABLE async.task_secret ENABLE ROW LEVEL SECURITY;  -- and no policy: nobody but the owner
 ALTER TABLE async.decision ENABLE ROW LEVEL SECURITY;
+ALTER TABLE async.callback_token ENABLE ROW LEVEL SECURITY;
 ALTER TABLE flow.flow_node ENABLE ROW LEVEL SECURITY;
 CREATE POLICY pgflow_read ON flow.flow_node FOR SELECT
   USING ((SELECT async.reads_everything()) OR EXISTS (SELECT FROM flow.flow f WHERE f.flow_id = flow_node.flow_id));
@@ -50,6 +51,7 @@ CREATE POLICY pgflow_read ON flow.flow_step FOR SELECT
 -- own EXECUTE right decides who can run it).
 GRANT SELECT ON ALL TABLES IN SCHEMA async, flow TO flow_user, flow_monitor;
 REVOKE SELECT ON async.target, async.control, async.claim, async.server_log, async.store, async.task_secret, async.decision,
+  async.callback_token,
   async.client_server, async.inbox, flow.client_arguments FROM flow_user, flow_monitor;
 GRANT SELECT ON async.claim, async.server_log TO flow_monitor;
 GRANT SELECT ON async.target, async.control, async.store TO flow_admin;  -- a connection string may hold a password

@@ -705,7 +705,8 @@ COMMENT ON FUNCTION async.in_inbox(TEXT, BIGINT, INT) IS
   'Whether an attempt of a task was entered, and committed, by the session''s login role.';
 
 -- The procedures that callbacks call. On a client they COMMIT first (unless told not to), so that the server, which reacts at
--- once, finds what the callback wrote. Hence without a SET clause, and with the caller's rights: every name is qualified.
+-- once, finds what the callback wrote. Those that do are without a SET clause, and with the caller's rights: every name is
+-- qualified.
 
 -- COMMIT has two refusals, both invalid_transaction_termination. In a block with EXCEPTION, where nothing is ever committed,
 -- it says which one it would be: this place allows no COMMIT at all, or only the block forbids it. Their texts are
@@ -779,7 +780,7 @@ COMMENT ON PROCEDURE flow.finish(flow.callback_arguments_t, BOOL, TEXT, BOOL) IS
   'Raises undefined_object, invalid_parameter_value (not the task''s arguments), insufficient_privilege.';
 
 CREATE OR REPLACE PROCEDURE flow.defer(_args flow.callback_arguments_t, _duration INTERVAL)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM flow.defer_now(_args, _duration);
 END

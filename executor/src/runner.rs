@@ -22,6 +22,10 @@ use crate::results::{self, Store};
 /// How often kinds may close what idles.
 const TIDY: Duration = Duration::from_secs(5);
 
+/// How long what runs may take to stop when the executor ends: shorter, because somebody waits for a server to stop or a
+/// database to be dropped.
+const LAST_GRACE: Duration = Duration::from_secs(2);
+
 /// What is told while a job runs.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
@@ -235,7 +239,7 @@ async fn serve(mut inbox: mpsc::Receiver<Command>, outbox: Outbox, kinds: Kinds)
             };
         }
     };
-    let _ = tokio::time::timeout(STOP_GRACE, all).await;
+    let _ = tokio::time::timeout(LAST_GRACE, all).await;
 }
 
 /// One attempt from its start to its report.

@@ -150,6 +150,9 @@ BEGIN
       FROM async.configured_stores(_configuration, _caller) s, LATERAL (
         SELECT '.server', async.server_fault(s.server, CASE WHEN s.redirected THEN _caller END)
         UNION ALL SELECT '', 'has no "url"' WHERE s.url IS NULL
+        -- What the server's operating system user may write is more than flow_admin may.
+        UNION ALL SELECT '.url', 'leads to files of the server: only a superuser or a member of pg_write_server_files may say so'
+         WHERE s.redirected AND s.url ~* '^file:' AND NOT pg_has_role(coalesce(_caller, current_user), 'pg_write_server_files', 'USAGE')
         UNION ALL SELECT f.path, f.message
           FROM async.store_faults(s.url, async.server_options(s.server) || s.options
                  || coalesce(async.mapping_options(s.server, s.owner), '{}')) f WHERE s.url IS NOT NULL) AS v(path, message)

@@ -49,6 +49,7 @@ DECLARE
   _faults  TEXT[];
   _id      BIGINT;
 BEGIN
+  PERFORM async.require_no_client();
   PERFORM async.require_engine();
   SELECT * INTO _found FROM async.target t WHERE t.target = _name;
   IF NOT FOUND OR _target IS NULL THEN

@@ -94,7 +94,9 @@ BEGIN
       DELETE FROM async.decision d USING told u WHERE d.task_id = u.task_id),
     forgotten AS (
       DELETE FROM async.task_secret s USING changed c
-       WHERE s.task_id = c.task_id AND c.word IN ('finished', 'failed', 'timed_out'))
+       WHERE s.task_id = c.task_id AND c.word IN ('finished', 'failed', 'timed_out')),
+    spent AS (
+      DELETE FROM async.callback_token k USING changed c WHERE k.task_id = c.task_id AND c.word <> 'yielded')
     SELECT u.task_id,
            CASE WHEN c.word = 'finished' THEN 'finished'
                 WHEN c.word IN ('failed', 'timed_out') THEN 'failed'

@@ -461,6 +461,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _task RECORD;
 BEGIN
+  PERFORM async.require_no_client();
   PERFORM async.require_engine();
   PERFORM async.lock_tasks(_caller, ARRAY[_task_id]);
   SELECT t.flow_id, t.processed, t.target, t.run_as, t.query, t.options, k.kind INTO _task

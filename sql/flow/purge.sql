@@ -73,6 +73,8 @@ BEGIN
     PERFORM async.forget_tasks(_piece);
     DELETE FROM async.task_log l WHERE l.task_id = ANY (_piece);
     DELETE FROM async.task_secret s WHERE s.task_id = ANY (_piece);
+    DELETE FROM async.callback_token k WHERE k.task_id = ANY (_piece);
+    DELETE FROM async.decision d WHERE d.task_id = ANY (_piece);
     DELETE FROM async.task t WHERE t.task_id = ANY (_piece);
   END LOOP;
 END

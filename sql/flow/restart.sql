@@ -94,6 +94,7 @@ BEGIN
       MESSAGE = format('run %s of flow "%s" is still open', _flow_id, _run.flow),
       HINT = 'Wait for its end with flow.wait, or end it with flow.cancel; then it can run again.';
   END IF;
+  PERFORM async.require_no_client();
   PERFORM async.require_engine();
   PERFORM async.require_runnable_role(_run.run_as);
   PERFORM flow.require_runnable(_run.definition_id, _run.run_as, CASE WHEN _run.only_these_nodes IS NOT NULL THEN ARRAY(
@@ -178,7 +179,8 @@ BEGIN
         first_consumed = NULL, yielded = NULL, eligible_when = NULL, times_up = NULL, crashes = 0, suspect = false,
         -- An attempt that was stopped as it began was not counted: its late outcome must not match the new one.
         attempt = t.attempt + (t.consumed IS NULL)::int,
-        partially_committed = false, unsure = false, intention = t.intention + 1
+        partially_committed = false, unsure = false, intention = t.intention + 1,
+        query = NULL  -- of a flow's task only what its query_routine has said is here: it is asked again
       WHERE t.task_id = ANY (_again.task_ids[_at : _at + 999]);
       PERFORM async.note_tasks(_again.task_ids[_at : _at + 999], 'STATUS', 'started again by flow.retry_failed');
     END LOOP;

@@ -115,6 +115,11 @@ pub fn connection(target: &str, role: &str) -> Result<Connection, String> {
     })
 }
 
+/// A token by which the other side may end this attempt.
+pub fn callback_token(task_id: i64, attempt: i32) -> Option<String> {
+    run(c"SELECT async.make_callback_token($1, $2)", &[arg(task_id), arg(attempt)]).one()
+}
+
 /// An object store: its URL and options. None: there is no such store.
 pub fn object_store(store: &str) -> Option<(String, Option<JsonB>)> {
     let rows = run(c"SELECT url, options FROM async.store_of($1)", &[arg(store)]);

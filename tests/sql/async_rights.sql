@@ -51,7 +51,8 @@ BEGIN
   BEGIN PERFORM async.configure('{}'); ASSERT false; EXCEPTION WHEN insufficient_privilege THEN NULL; END;
   BEGIN PERFORM async.pause(); ASSERT false; EXCEPTION WHEN insufficient_privilege THEN NULL; END;
   BEGIN PERFORM async.adopt(); ASSERT false; EXCEPTION WHEN insufficient_privilege THEN NULL; END;
-  BEGIN PERFORM async.server(); ASSERT false; EXCEPTION WHEN insufficient_privilege THEN NULL; END;
+  ASSERT async.server() = '';
+  BEGIN PERFORM async.server('host=h'); ASSERT false; EXCEPTION WHEN insufficient_privilege THEN NULL; END;
   BEGIN PERFORM connection_string FROM async.target; ASSERT false; EXCEPTION WHEN insufficient_privilege THEN NULL; END;
   BEGIN PERFORM self_connection_string FROM async.control; ASSERT false; EXCEPTION WHEN insufficient_privilege THEN NULL; END;
   BEGIN PERFORM FROM async.server_log; ASSERT false; EXCEPTION WHEN insufficient_privilege THEN NULL; END;

@@ -87,6 +87,8 @@ const SYNONYMS: &[(Level, &str, &str)] = &[
     (Level::Node, "deps", "dependencies"),
     (Level::Node, "parent", "dependencies"),
     (Level::Node, "parents", "dependencies"),
+    (Level::Node, "params", "parameters"),
+    (Level::Node, "queries", "query"),
 ];
 
 impl Level {

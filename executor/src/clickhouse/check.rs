@@ -15,7 +15,9 @@ const OF_NODES: &[&str] = &["parameters", "settings", "tier", "quota_key", "resu
 
 pub fn target(target: &Target) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if let Err(failure) = Connection::of(target) {
+    // Options have paths of their own.
+    let connection = Target { options: Map::new(), ..target.clone() };
+    if let Err(failure) = Connection::of(&connection) {
         faults.push(Fault::new("", failure.message));
     }
     for (key, value) in &target.options {

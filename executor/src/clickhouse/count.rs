@@ -57,7 +57,7 @@ impl Counter {
             Counter::Json(rows) => Some(*rows),
             Counter::Csv { lines, .. } => Some(lines.saturating_sub(1)),
             Counter::Parquet(tail) => parquet_rows(tail),
-            Counter::Arrow(arrow) => (!arrow.lost).then_some(arrow.rows),
+            Counter::Arrow(arrow) => arrow.is_whole().then_some(arrow.rows),
         }
     }
 }
@@ -95,10 +95,17 @@ impl Arrow {
             let taken = (needed - self.header.len()).min(chunk.len());
             self.header.extend_from_slice(&chunk[..taken]);
             chunk = &chunk[taken..];
-            if self.header.len() == needed && needed == self.needed() {
+            if self.header.len() == 8 && !self.header.starts_with(&[0xff; 4]) {
+                self.lost = true;
+            } else if self.header.len() == needed && needed == self.needed() {
                 self.message();
             }
         }
+    }
+
+    /// Whether it ends where a message does.
+    fn is_whole(&self) -> bool {
+        !self.lost && self.body == 0 && self.header.is_empty()
     }
 
     /// How long the header is, as far as it is known: a mark, a length, and so many bytes.
@@ -115,12 +122,12 @@ impl Arrow {
             return; // the end of the stream
         }
         match arrow_ipc::root_as_message(&header[8..]) {
-            Ok(message) if header.starts_with(&[0xff; 4]) => {
+            Ok(message) => {
                 self.body = u64::try_from(message.bodyLength()).unwrap_or_default();
                 let batch = message.header_as_record_batch().map_or(0, |batch| batch.length());
                 self.rows += u64::try_from(batch).unwrap_or_default();
             }
-            _ => self.lost = true,
+            Err(_) => self.lost = true,
         }
     }
 }

@@ -43,7 +43,9 @@ pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<En
             if id == last && !gives_back && same_object {
                 return match wait(context, client, host, &id).await {
                     Some(ending) => Some(ending),
-                    None => outcome(job, client, host, &id, LOG).await,
+                    None => {
+                        outcome(job, client, host, &id, LOG).await.unwrap_or_else(|refused| Some(unknown(&refused)))
+                    }
                 };
             }
             if !stop::kill(client, host, &id).await {
@@ -53,19 +55,24 @@ pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<En
             }
         }
         if !gives_back {
-            let outcome = outcome(job, client, host, &last, Duration::ZERO).await;
-            if outcome.is_some() {
-                return outcome;
+            match outcome(job, client, host, &last, Duration::ZERO).await {
+                Ok(None) => {}
+                Ok(decided) => return decided,
+                Err(refused) => return Some(unknown(&refused)),
             }
         }
     }
     match refused {
-        // Nothing of this attempt has been done.
-        Some(error) if !answered => Some(match error.ending() {
-            Ending::Lost(failure) => Ending::Again { failure, after: None, down: true },
-            ending => ending,
-        }),
+        Some(error) if !answered => Some(unknown(&error)),
         _ => None,
+    }
+}
+
+/// Nothing of this attempt has been done, and what became of the one before is as unknown as it was.
+fn unknown(refused: &Refused) -> Ending {
+    match refused.ending() {
+        Ending::Lost(failure) => Ending::Again { failure, after: None, down: true },
+        ending => ending,
     }
 }
 
@@ -111,25 +118,41 @@ async fn wait(context: &Context, client: &Client, host: usize, id: &str) -> Opti
     None
 }
 
-/// What the log says of a query that does not run any more; waits for the log, if it is to.
-async fn outcome(job: &Job, client: &Client, host: usize, id: &str, patience: Duration) -> Option<Ending> {
+/// What the log says of a query that does not run any more; waits for the log, if it is to. None: it says nothing. An error:
+/// it could not be asked.
+async fn outcome(
+    job: &Job,
+    client: &Client,
+    host: usize,
+    id: &str,
+    patience: Duration,
+) -> Result<Option<Ending>, Refused> {
     let query = format!(
         "SELECT toString(type), toUInt32(exception_code), exception, toUInt64(written_rows), query FROM system.query_log \
          WHERE query_id = {} AND event_date >= today() - 60 AND type != 'QueryStart' \
          ORDER BY event_time_microseconds DESC LIMIT 1 FORMAT JSONCompactEachRow",
         quoted(id)
     );
-    let until = Instant::now() + patience;
+    let from = Instant::now();
     loop {
-        // Not everybody may; then the log is written by and by.
-        let _ = client.ask(host, "SYSTEM FLUSH LOGS query_log".into(), ONE).await;
+        let patience = match client.ask(host, "SYSTEM FLUSH LOGS query_log".into(), ONE).await {
+            Ok(_) => patience,
+            // Not everybody may; then the log is written by and by.
+            Err(Refused::Exception(_)) => LOG,
+            Err(refused) => return Err(refused),
+        };
+        let late = from.elapsed() >= patience;
         match client.ask(host, query.clone(), ONE).await {
             Ok(answer) if !answer.trim().is_empty() => {
-                return read(job, &serde_json::from_str::<Vec<Value>>(answer.trim()).ok()?);
+                let row = serde_json::from_str::<Vec<Value>>(answer.trim());
+                return Ok(row.ok().and_then(|row| read(job, &row)));
             }
             // No such table, or none that we may read.
-            Err(Refused::Exception(_)) => return None,
-            _ if Instant::now() >= until => return None,
+            Err(Refused::Exception(exception)) if exception.code != error::TOO_MANY_SIMULTANEOUS_QUERIES => {
+                return Ok(None);
+            }
+            Ok(_) if late => return Ok(None),
+            Err(refused) if late => return Err(refused),
             _ => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }

@@ -325,7 +325,7 @@ mod tests {
         let kept = made("select 1 format CSV settings max_threads=1;", inline());
         assert_eq!(kept.text.trim(), "select 1  settings max_threads=1");
         assert_eq!(kept.format, Some("JSONCompactEachRowWithNamesAndTypes"));
-        assert_eq!(made("insert into t format CSV\n1;", inline()).text, "insert into t format CSV\n1");
+        assert_eq!(made("insert into t format CSV\n1;", inline()).text, "insert into t format CSV\n1;");
     }
 
     #[test]

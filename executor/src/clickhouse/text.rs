@@ -156,7 +156,7 @@ pub struct Tail {
     /// `SETTINGS a = 1, b = 'x'`, and the pairs as (name, value as written).
     pub settings: Option<Range<usize>>,
     pub pairs: Vec<(String, String)>,
-    /// Semicolons after the last word.
+    /// Semicolons after the last word; not those of an INSERT, where they may be data.
     pub semicolons: Option<Range<usize>>,
 }
 
@@ -189,15 +189,16 @@ fn is(text: &str, piece: &Piece, word: &str) -> bool {
 /// Finds the clauses at the end of a query that returns rows.
 pub fn tail(text: &str, pieces: &[Piece]) -> Tail {
     let mut tail = Tail::default();
+    // What stands at the end of an INSERT may be data.
+    if first_word(text, pieces) == "INSERT" {
+        return tail;
+    }
     let mut end = pieces.len();
     while end > 0 && pieces[end - 1].what == What::Sign(';') {
         end -= 1;
     }
     if end < pieces.len() {
         tail.semicolons = Some(pieces[end].at.start..pieces[pieces.len() - 1].at.end);
-    }
-    if first_word(text, pieces) == "INSERT" {
-        return tail;
     }
     // Either order: FORMAT … SETTINGS …, SETTINGS … FORMAT ….
     for _ in 0..2 {
@@ -311,6 +312,7 @@ mod tests {
         ] {
             assert_eq!(clauses(text), (None, None, vec![]), "{text}");
         }
+        assert_eq!(tail("insert into t format CSV\n1;", &pieces("insert into t format CSV\n1;")), Tail::default());
         assert_eq!(tail("select 1 ; ", &pieces("select 1 ; ")).semicolons, Some(9..10));
     }
 

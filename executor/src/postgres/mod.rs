@@ -1,7 +1,7 @@
 //! Tasks on a Postgres server elsewhere: a `CALL` of a routine, or any SQL text.
 //!
-//! `conninfo` and `pairs` read the configuration, `connect` opens connections over `wire`, `connection` is one, `pool` keeps
-//! them. `attempt` runs a job on one, with `call` and `placeholders` for what is sent, `inbox` for what must not be done
+//! `conninfo` and `pairs` read the configuration, `connect` opens connections over `wire`, a few at a time (`doors`),
+//! `connection` is one, `pool` keeps them. `attempt` runs a job on one, with `call` and `placeholders` for what is sent, `inbox` for what must not be done
 //! twice, `rows` and `values` for what comes back. `errors` says what it all means.
 //!
 //! Must never send a part of the work before the server knows the attempt's name, nor use a connection again whose session
@@ -12,6 +12,7 @@ mod call;
 mod connect;
 mod connection;
 mod conninfo;
+mod doors;
 mod errors;
 mod inbox;
 mod names;
@@ -39,6 +40,7 @@ use crate::results::Keep;
 use attempt::{Attempt, Outcome, Work};
 use connection::Connection;
 use conninfo::Conninfo;
+use doors::Doors;
 use errors::Refusal;
 use options::TargetOptions;
 use placeholders::{Text, Values};
@@ -56,6 +58,7 @@ const SHORT: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Postgres {
     pool: Arc<Pool>,
+    doors: Doors,
 }
 
 /// A job, read and found to be sound.
@@ -146,7 +149,10 @@ impl Postgres {
         let kept = if fresh { None } else { self.pool.take(&plan.key()) };
         match kept {
             Some(connection) => Ok(connection),
-            None => connect::open(&plan.job.target, &plan.info, &plan.options, &plan.job.role).await,
+            None => {
+                let open = connect::open(&plan.job.target, &plan.info, &plan.options, &plan.job.role);
+                self.doors.through(plan.job.target.fingerprint, open).await
+            }
         }
     }
 

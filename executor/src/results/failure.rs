@@ -9,6 +9,9 @@ use std::io::ErrorKind;
 use super::store::Opened;
 use crate::job::Failure;
 
+/// The code of a failure that says nothing of the request: the store was not reached, or was lost. Another try may succeed.
+pub const UNREACHABLE: &str = "unreachable";
+
 /// What was being done, to which object.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doing<'a> {
@@ -111,12 +114,12 @@ fn without_code(name: &str, verb: &str, text: &str, error: &object_store::Error)
     let reason = |kind: ErrorKind| io.as_ref().is_some_and(|(found, _)| *found == kind);
     if contains(&["dns error", "failed to lookup address"]) {
         return Failure::new(format!("the host of store \"{name}\" is not known"))
-            .code("unreachable")
+            .code(UNREACHABLE)
             .hint("Correct the store's endpoint, or its bucket if virtual_hosted_style_request is on.");
     }
     if contains(&["invalid peer certificate", "UnknownIssuer", "InvalidCertificate"]) {
         return Failure::new(format!("the certificate of store \"{name}\" is not to be trusted"))
-            .code("unreachable")
+            .code(UNREACHABLE)
             .hint("Name the authority's certificate in the store's option ca_file.");
     }
     if contains(&["BadScheme", "URL scheme is not allowed"]) {
@@ -125,12 +128,12 @@ fn without_code(name: &str, verb: &str, text: &str, error: &object_store::Error)
     }
     if reason(ErrorKind::ConnectionRefused) || contains(&["Connection refused"]) {
         return Failure::new(format!("store \"{name}\" cannot be reached: connection refused"))
-            .code("unreachable")
+            .code(UNREACHABLE)
             .hint("See that it runs and that the store's endpoint names its host and port.");
     }
     if reason(ErrorKind::TimedOut) || contains(&["operation timed out", "deadline has elapsed"]) {
         return Failure::new(format!("store \"{name}\" does not answer in time"))
-            .code("unreachable")
+            .code(UNREACHABLE)
             .hint("See that it runs; the store's options connect_timeout and timeout set how long is waited.");
     }
     if reason(ErrorKind::StorageFull) || reason(ErrorKind::QuotaExceeded) {
@@ -142,7 +145,7 @@ fn without_code(name: &str, verb: &str, text: &str, error: &object_store::Error)
             .hint("The operating system user that Postgres runs as must be allowed to.");
     }
     if contains(&["HTTP error", "error sending request", "connection closed", "Connection reset"]) {
-        return Failure::new(format!("the connection to store \"{name}\" was lost")).code("unreachable");
+        return Failure::new(format!("the connection to store \"{name}\" was lost")).code(UNREACHABLE);
     }
     if contains(&["without LOCATION"]) {
         return by_code(name, "PermanentRedirect").code("PermanentRedirect");

@@ -20,6 +20,7 @@ mod store;
 mod upload;
 mod values;
 
+pub use failure::UNREACHABLE;
 pub use location::object_path;
 pub use object::{delete, signed_url, size, Stream};
 pub use options::check_store;
@@ -40,7 +41,9 @@ use crate::job::Secret;
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     pub name: String,
-    /// `file:///dir`, `s3://bucket/prefix`, `az://container/prefix`, `gs://bucket/prefix`. No credentials in it.
+    /// `file:///dir`, `s3://bucket/prefix`, `az://container/prefix`, `gs://bucket/prefix`. No credentials in it. No server
+    /// was there to test `gs://` against. A directory is one of this server's: who may name it may have files written where
+    /// the operating system user of Postgres may.
     pub url: String,
     /// Options by the names that `object_store` knows (`aws_access_key_id`, `endpoint`, …), with or without the prefix.
     pub options: BTreeMap<String, Secret>,
@@ -74,7 +77,8 @@ pub enum Keep {
     Nothing,
     /// Given back with the ending, as JSON rows; more than this is a failure that says so.
     Inline { max_rows: u64, max_bytes: u64 },
-    /// Stored under `path` (relative to the store's prefix; the extension of the file is in it).
+    /// Stored under `path` (relative to the store's prefix; the extension of the file is in it: `object_path`). What is there
+    /// already is replaced when the new object is whole. Of Parquet the compression is inside the file, else around it.
     Object { store: Arc<Store>, path: String, format: Format, compression: Compression },
     /// The other side writes the object itself: only kinds that can.
     Export { store: Arc<Store>, path: String, format: Format, compression: Compression },

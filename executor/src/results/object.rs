@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use object_store::ObjectStoreExt;
 use tokio::io::AsyncWriteExt;
 
-use super::failure::{failure, is_missing, Doing};
+use super::failure::{failure, is_missing, Doing, UNREACHABLE};
 use super::store::open;
 use super::upload::{remove, Upload};
 use super::{Column, Compression, Format, Keep, Kept, Store};
@@ -171,10 +171,23 @@ pub async fn delete(store: &Store, objects: Vec<(i64, String)>) -> (Vec<i64>, Ve
         }
     };
     let (mut gone, mut kept) = (Vec::new(), Vec::new());
+    // Once the store has not been reached the others are not tried.
+    let down = std::sync::OnceLock::new();
     let mut outcomes = futures_util::stream::iter(objects)
         .map(|(id, path)| {
-            let opened = opened.clone();
-            async move { (id, remove(&opened, &path).await) }
+            let (opened, down) = (opened.clone(), &down);
+            async move {
+                let outcome = match down.get() {
+                    Some(failure) => Err(Failure::clone(failure)),
+                    None => remove(&opened, &path).await,
+                };
+                if let Err(failure) = &outcome {
+                    if failure.code.as_deref() == Some(UNREACHABLE) {
+                        let _ = down.set(failure.clone());
+                    }
+                }
+                (id, outcome)
+            }
         })
         .buffer_unordered(DELETES);
     while let Some((id, outcome)) = outcomes.next().await {
@@ -183,6 +196,7 @@ pub async fn delete(store: &Store, objects: Vec<(i64, String)>) -> (Vec<i64>, Ve
             Err(failure) => kept.push((id, failure.to_string())),
         }
     }
+    drop(outcomes);
     (gone, kept)
 }
 
@@ -196,7 +210,7 @@ pub async fn signed_url(store: &Store, path: &str, valid: Duration) -> Result<Op
     }
     match signer.signed_url(reqwest::Method::GET, &location, valid).await {
         // `object_store` signs such a path as it stands in the URL, Azure expects it as it is.
-        Ok(url) if opened.url.starts_with("az://") && url.path().contains('%') => {
+        Ok(url) if opened.is_azure() && url.path().contains('%') => {
             Err(Failure::new("for this object no URL can be signed: its path has characters beyond ASCII, or blanks")
                 .detail(format!("It is {}.", opened.location(path)))
                 .hint("Use a path of ASCII letters, digits and - _ . in the result's configuration."))

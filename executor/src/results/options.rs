@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Store;
+use crate::job::Secret;
 use crate::kind::Fault;
 
 /// What kind of store a URL names.
@@ -38,6 +39,8 @@ const COMMON: Names = &[
     ("ca_file", &[]),
     ("connect_timeout", &[]),
     ("credentials", &[]),
+    // Of ClickHouse, which then has the credentials for exports itself.
+    ("named_collection", &[]),
     ("proxy_url", &[]),
     ("timeout", &[]),
     ("verify", &[]),
@@ -212,6 +215,14 @@ pub(super) fn options(scheme: Scheme, store: &Store) -> (Options, Vec<Fault>) {
     (options, faults)
 }
 
+impl Store {
+    /// An option by its bare name (`access_key_id`, `endpoint`, `account_key`), however it was written.
+    pub fn option(&self, name: &str) -> Option<&Secret> {
+        let scheme = address(&self.url).ok()?.scheme;
+        self.options.iter().find(|(key, _)| scheme.canonical(key) == Some(name)).map(|(_, value)| value)
+    }
+}
+
 /// As Postgres reads a boolean.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
@@ -259,8 +270,21 @@ pub(super) fn from_environment(options: &Options) -> bool {
     options.get("credentials").is_some_and(|value| value == "environment")
 }
 
-/// What is wrong with a store as configured, relative to it (`.url`, `.options.endpoint`). Pure: connects nowhere.
+/// What is wrong with a store as configured, relative to it (`.url`, `.options.endpoint`). Pure: connects nowhere. A store
+/// with a `named_collection` needs no credentials: then only ClickHouse can write to it, and nothing here can use it.
 pub fn check_store(store: &Store) -> Vec<Fault> {
+    let faults = check_use(store);
+    let exports = store.options.keys().any(|key| key.eq_ignore_ascii_case("named_collection"));
+    if !exports {
+        return faults;
+    }
+    faults.into_iter().filter(|fault| !fault.message.contains(MISSING)).collect()
+}
+
+const MISSING: &str = "it is missing";
+
+/// What keeps a store from being used here.
+pub(super) fn check_use(store: &Store) -> Vec<Fault> {
     let address = match address(&store.url) {
         Ok(address) => address,
         Err(message) => return vec![Fault::new(".url", message)],
@@ -282,8 +306,8 @@ pub fn check_store(store: &Store) -> Vec<Fault> {
     } else {
         match address.scheme {
             Scheme::File => None,
-            Scheme::S3 if !has("access_key_id") => Some(missing("access_key_id", "it is missing")),
-            Scheme::S3 if !has("secret_access_key") => Some(missing("secret_access_key", "it is missing")),
+            Scheme::S3 if !has("access_key_id") => Some(missing("access_key_id", MISSING)),
+            Scheme::S3 if !has("secret_access_key") => Some(missing("secret_access_key", MISSING)),
             Scheme::S3 => None,
             Scheme::Azure => {
                 let application = ["client_id", "client_secret", "tenant_id"];
@@ -294,18 +318,21 @@ pub fn check_store(store: &Store) -> Vec<Fault> {
                 (!complete).then(|| {
                     missing(
                         "account_key",
-                        "there must be an account_key, a sas_token, a bearer_token, or client_id, client_secret and tenant_id",
+                        "it is missing: there must be an account_key, a sas_token, a bearer_token, or client_id, client_secret and tenant_id",
                     )
                 })
             }
             Scheme::Google => (!has("service_account_key") && !has("bearer_token")).then(|| {
-                missing("service_account_key", "there must be a service_account_key (its JSON) or a bearer_token")
+                missing(
+                    "service_account_key",
+                    "it is missing: there must be a service_account_key (its JSON) or a bearer_token",
+                )
             }),
         }
     };
     faults.extend(given);
     if address.scheme == Scheme::Azure && !has("account_name") && !from_environment(&options) {
-        faults.push(missing("account_name", "it is missing"));
+        faults.push(missing("account_name", MISSING));
     }
     faults
 }
@@ -313,7 +340,6 @@ pub fn check_store(store: &Store) -> Vec<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Secret;
 
     fn store(url: &str, options: &[(&str, &str)]) -> Store {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), Secret::new(*v))).collect();
@@ -394,6 +420,23 @@ mod tests {
             faults("s3://b", &[KEYS[0], KEYS[1], ("access_key_id", "x")]),
             [".options.aws_access_key_id: access_key_id is given twice, under two names"]
         );
+    }
+
+    #[test]
+    fn credentials_may_be_clickhouses() {
+        let collection = [("named_collection", "results"), ("endpoint", "http://plain")];
+        assert_eq!(faults("s3://bucket", &collection[..1]), Vec::<String>::new());
+        assert_eq!(check_use(&store("s3://bucket", &collection[..1])).len(), 1);
+        assert_eq!(faults("s3://bucket", &collection).len(), 1, "other faults stay");
+        assert_eq!(faults("az://bucket", &collection[..1]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_option_is_found_by_its_bare_name() {
+        let store = store("s3://bucket", &KEYS);
+        assert_eq!(store.option("secret_access_key").map(Secret::expose), Some("hunter22"));
+        assert_eq!(store.option("access_key_id").map(Secret::expose), Some("abcd"));
+        assert!(store.option("endpoint").is_none());
     }
 
     #[test]

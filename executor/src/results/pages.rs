@@ -1,18 +1,23 @@
 //! A Parquet file in a store as something that Parquet's reader reads, a few blocks at a time. It asks for columns page by
 //! page, so that row groups of any size take little memory.
 //!
-//! Blocks the thread it runs on while it waits for the store: it must not be the runtime's own.
+//! Blocks the thread it runs on while it waits for the store: it must be one of the runtime's blocking threads (`apart`).
+//! Waiting may need another one of them, to look up a host's name: so few are used at once (`TURNS`), and a runtime that reads
+//! Parquet must have at least four.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use object_store::path::Path;
-use object_store::ObjectStoreExt;
+use object_store::{GetResultPayload, ObjectStoreExt};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use super::failure::{failure, Doing};
 use super::store::Opened;
@@ -26,6 +31,9 @@ const HELD: usize = 64;
 /// What is fetched at once of a file that is read from one end to the other.
 const AHEAD: u64 = 4;
 
+/// Who may block a thread for it.
+pub(super) static TURNS: Semaphore = Semaphore::const_new(2);
+
 #[derive(Clone)]
 pub(super) struct Pages(Arc<Inner>);
 
@@ -34,6 +42,8 @@ struct Inner {
     path: Path,
     name: String,
     length: u64,
+    /// Of a directory: read without the runtime.
+    file: Option<File>,
     runtime: Handle,
     state: Mutex<State>,
 }
@@ -49,12 +59,21 @@ struct State {
 impl Pages {
     pub async fn open(opened: Arc<Opened>, name: &str) -> std::result::Result<Pages, Failure> {
         let path = opened.locate(name)?;
-        let meta = opened.objects.head(&path).await;
-        let meta = meta.map_err(|error| failure(&opened, Doing { verb: "read", path: name }, &error))?;
+        let failed = |error| failure(&opened, Doing { verb: "read", path: name }, &error);
+        let (length, file) = if opened.is_directory() {
+            let object = opened.objects.get(&path).await.map_err(failed)?;
+            match (object.meta.size, object.payload) {
+                (size, GetResultPayload::File(file, _)) => (size, Some(file)),
+                (size, _) => (size, None),
+            }
+        } else {
+            (opened.objects.head(&path).await.map_err(failed)?.size, None)
+        };
         Ok(Pages(Arc::new(Inner {
             path,
             name: name.to_owned(),
-            length: meta.size,
+            length,
+            file,
             runtime: Handle::current(),
             state: Mutex::default(),
             opened,
@@ -68,6 +87,11 @@ impl Pages {
 
     fn fetch(&self, from: u64, to: u64) -> Result<Bytes> {
         let inner = &self.0;
+        if let Some(file) = &inner.file {
+            let mut bytes = vec![0; to.saturating_sub(from) as usize];
+            file.read_exact_at(&mut bytes, from)?;
+            return Ok(bytes.into());
+        }
         let outcome = inner.runtime.block_on(inner.opened.objects.get_range(&inner.path, from..to));
         outcome.map_err(|error| {
             let doing = Doing { verb: "read", path: &inner.name };

@@ -1,7 +1,9 @@
 //! Reading results back: their bytes without the compression around them, and their rows, whatever the format.
 //!
-//! Bounded memory: a piece of the object and a batch of rows. Safe on a runtime with one thread.
+//! Bounded memory: a piece of the object and a batch of rows. Runs on a runtime with one thread too, if it may have four
+//! blocking threads; those are started by the thread that runs it, and inherit its signal mask.
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
@@ -19,7 +21,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, ReadBuf};
 use super::failure::{failure, Doing};
 use super::lines::{Csv, Json};
 use super::object::around;
-use super::pages::Pages;
+use super::pages::{Pages, TURNS};
 use super::rows::apart;
 use super::store::{open, Opened};
 use super::{values, Compression, Format, Store};
@@ -171,7 +173,7 @@ pub async fn rows(
         Format::Parquet => {
             let pages = Pages::open(opened.clone(), path).await?;
             let asked = pages.clone();
-            let reader = apart(move || {
+            let reader = in_turn(move || {
                 let builder = ParquetRecordBatchReaderBuilder::try_new(asked)?.with_batch_size(BATCH);
                 // Parquet's reader passes over rows without decoding them.
                 builder.with_offset(usize::try_from(offset).unwrap_or(usize::MAX)).build()
@@ -256,7 +258,7 @@ impl RowReader {
             },
             Source::Parquet(pages, reader) => {
                 let mut taken = reader.take().ok_or_else(|| Failure::new("reading the object was stopped before"))?;
-                let (taken, next) = apart(move || {
+                let (taken, next) = in_turn(move || {
                     let next = taken.next();
                     let rows = next.map(|batch| batch.map_err(|e| e.to_string()).and_then(|b| values::rows(&b)));
                     (taken, rows)
@@ -288,11 +290,22 @@ impl RowReader {
     }
 }
 
+/// Work with `Pages`, on a thread that may block.
+async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    // It is never closed.
+    let _turn = TURNS.acquire().await.ok();
+    apart(work).await
+}
+
 fn decode(decoder: &mut StreamDecoder, piece: Bytes, rows: &mut Vec<Map<String, Value>>) -> Result<(), String> {
-    let mut buffer = piece.into();
-    // At the end of the piece nothing comes out any more.
-    while let Some(batch) = decoder.decode(&mut buffer).map_err(|error| error.to_string())? {
-        rows.extend(values::rows(&batch)?);
-    }
-    Ok(())
+    // What is damaged in a way that the decoder does not expect may make it panic; it is not used again then.
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        let mut buffer = piece.into();
+        // At the end of the piece nothing comes out any more.
+        while let Some(batch) = decoder.decode(&mut buffer).map_err(|error| error.to_string())? {
+            rows.extend(values::rows(&batch)?);
+        }
+        Ok(())
+    }));
+    decoded.unwrap_or_else(|_| Err("it is damaged".into()))
 }

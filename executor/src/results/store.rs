@@ -21,7 +21,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use sha2::{Digest, Sha256};
 
 use super::options::{self, Address, Options, Scheme};
-use super::{check_store, Store};
+use super::Store;
 use crate::job::{is_credential, Failure, Secret};
 use crate::tls::{self, Verify};
 
@@ -48,8 +48,7 @@ pub(super) struct Opened {
     pub name: String,
     /// Without a slash at its end.
     pub url: String,
-    /// Whether it keeps a content type.
-    pub has_attributes: bool,
+    scheme: Scheme,
     prefix: String,
     secrets: Vec<Secret>,
 }
@@ -61,6 +60,14 @@ impl Opened {
         options::check_path(path).map_err(wrong)?;
         let whole = if self.prefix.is_empty() { path.to_owned() } else { format!("{}/{path}", self.prefix) };
         Path::parse(whole).map_err(|error| wrong(format!("the path is not one that a store can hold: {error}")))
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.scheme == Scheme::File
+    }
+
+    pub fn is_azure(&self) -> bool {
+        self.scheme == Scheme::Azure
     }
 
     /// The URL of an object, without credentials.
@@ -136,7 +143,7 @@ async fn build(store: &Store) -> Result<Opened, Failure> {
         Failure::new(format!("store \"{}\" cannot be used as configured: {what}", store.name))
             .hint("Correct it with async.configure, or the options of its server and user mapping.")
     };
-    if let Some(fault) = check_store(store).into_iter().next() {
+    if let Some(fault) = options::check_use(store).into_iter().next() {
         return Err(unusable(format!("{}: {}", fault.path.trim_start_matches('.'), fault.message)));
     }
     let address = options::address(&store.url).map_err(unusable)?;
@@ -152,7 +159,7 @@ async fn build(store: &Store) -> Result<Opened, Failure> {
         signer: None,
         name: store.name.clone(),
         url: store.url.trim_end_matches('/').to_owned(),
-        has_attributes: address.scheme != Scheme::File,
+        scheme: address.scheme,
         prefix: address.prefix.clone(),
         secrets,
     };
@@ -280,8 +287,16 @@ fn google(
 
 /// The builder's key for an option; options of the connection are the connector's.
 fn parsed<K: std::str::FromStr>(name: &str) -> Option<K> {
-    const OURS: [&str; 7] =
-        ["allow_http", "ca_file", "connect_timeout", "credentials", "proxy_url", "timeout", "verify"];
+    const OURS: [&str; 8] = [
+        "allow_http",
+        "ca_file",
+        "connect_timeout",
+        "credentials",
+        "named_collection",
+        "proxy_url",
+        "timeout",
+        "verify",
+    ];
     if OURS.contains(&name) {
         return None;
     }

@@ -89,7 +89,7 @@ impl Drop for Parts {
 impl Upload {
     pub fn new(opened: Arc<Opened>, path: &str, content_type: &'static str) -> Result<Upload, Failure> {
         let mut attributes = Attributes::new();
-        if opened.has_attributes {
+        if !opened.is_directory() {
             attributes.insert(Attribute::ContentType, content_type.into());
         }
         Ok(Upload {

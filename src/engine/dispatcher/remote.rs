@@ -29,7 +29,7 @@ use crate::store::remote::{self as store, Outgoing};
 /// Jobs prepared in one cycle: a transaction reads and marks them all.
 pub const AT_ONCE: usize = 256;
 /// How long the executor may take to stop everything when the dispatcher ends.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whether the executor's threads may touch shared memory: not any more when this process is about to detach from it.
 static ATTACHED: RwLock<bool> = RwLock::new(false);
@@ -562,6 +562,10 @@ fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, R
         keep: Default::default(),
         time_limit: outgoing.time_left.map(|us| Duration::from_micros(us.max(1) as u64)),
     };
+    if job.work.options.get("request").is_some_and(|r| r.get("asynchronous") == Some(&Value::Bool(true))) {
+        let token = store::callback_token(job.task_id, job.attempt);
+        job.work.secrets.extend(token.map(|token| ("callback_token".to_owned(), Secret::new(token))));
+    }
     let spec = results::spec(&job)?;
     job.keep = results::keep(&job, &spec)?;
     Ok((job, spec))

@@ -14,7 +14,9 @@ pub(super) fn request(port: u16, head: &str, body: &[u8]) -> Result<(u16, Vec<u8
     write!(stream, "{head}Host: 127.0.0.1:{port}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
     stream.write_all(body)?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).context("no answer")?;
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        anyhow::bail!("no answer: {error}; so far: {:?}", String::from_utf8_lossy(&answer));
+    }
     let end = answer.windows(4).position(|part| part == b"\r\n\r\n").context("an answer without an end of its head")?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());

@@ -26,6 +26,8 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
     Withheld,
+    /// Nor does what was sent with it: mostly the whole message.
+    WithheldWithAll,
     PassedOn,
 }
 
@@ -190,7 +192,11 @@ impl Shared {
                 let before = seen.len();
                 seen.extend_from_slice(chunk);
                 if let Some(at) = seen.windows(bytes.len()).position(|window| window == bytes) {
-                    let end = if *pattern == Pattern::PassedOn { at + bytes.len() } else { at };
+                    let end = match pattern {
+                        Pattern::PassedOn => at + bytes.len(),
+                        Pattern::Withheld => at,
+                        Pattern::WithheldWithAll => 0,
+                    };
                     pass = (end.saturating_sub(before), true);
                 }
                 let keep = bytes.len().saturating_sub(1).min(seen.len());
@@ -351,9 +357,10 @@ mod tests {
         drop(stream);
         assert_eq!((received.recv().unwrap(), proxy.cuts()), (5, 0));
 
-        let cases: [(&dyn Fn(), usize); 4] = [
+        let cases: [(&dyn Fn(), usize); 5] = [
             (&|| proxy.cut_after(Direction::ToServer, 7), 7),
             (&|| proxy.cut_at(Direction::ToServer, b"56", Pattern::Withheld), 5),
+            (&|| proxy.cut_at(Direction::ToServer, b"56", Pattern::WithheldWithAll), 0),
             (&|| proxy.cut_at(Direction::ToServer, b"56", Pattern::PassedOn), 7),
             (&|| proxy.cut_at(Direction::ToClient, b"56", Pattern::Withheld), 10),
         ];

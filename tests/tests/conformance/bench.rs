@@ -175,6 +175,7 @@ impl<S: Subject> Bench<S> {
     pub fn finish(&mut self, job: Job) {
         let first = job.attempt;
         let mut next = job;
+        let mut last = None;
         for _ in 0..50 {
             let ended = self.run(&next);
             match Self::next(&next, &ended) {
@@ -185,9 +186,10 @@ impl<S: Subject> Bench<S> {
                 }
             }
             assert!(next.attempt < first + 10, "not done after ten attempts: {ended:?}");
+            last = Some(ended);
             std::thread::sleep(Duration::from_millis(100));
         }
-        panic!("not done after fifty tries");
+        panic!("not done after fifty tries: {last:?}");
     }
 
     /// Waits until so much gated work is in hand.

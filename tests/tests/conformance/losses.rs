@@ -43,14 +43,21 @@ pub fn a_target_that_is_down_keeps_its_jobs_until_it_is_back<S: Subject>(bench: 
 
 pub fn cut_before_the_work_arrived<S: Subject>(bench: &mut Bench<S>) {
     let target = bench.target();
-    bench.proxy.cut_at(Direction::ToServer, b"early-key", Pattern::Withheld);
-    let work = bench.subject.effect("early-key");
-    let job = bench.job(&target, work);
-    let ended = bench.run(&job);
-    assert!(is_open(&ended), "{ended:?}");
-    assert_eq!((bench.proxy.cuts(), bench.effects("early-key")), (1, 0));
-    bench.finish(Bench::<S>::next(&job, &ended).unwrap());
-    keeps_its_promise(bench, "early-key", Loss::Before);
+    for (key, pattern) in [("early-key", Pattern::WithheldWithAll), ("half-key", Pattern::Withheld)] {
+        if pattern == Pattern::Withheld && !S::TAKES_HALVES {
+            continue;
+        }
+        let cuts = bench.proxy.cuts();
+        bench.proxy.cut_at(Direction::ToServer, key.as_bytes(), pattern);
+        let work = bench.subject.effect(key);
+        let job = bench.job(&target, work);
+        let ended = bench.run(&job);
+        assert!(is_open(&ended), "{ended:?}");
+        bench.proxy.wait_for_cut(cuts).unwrap();
+        assert_eq!(bench.effects(key), 0);
+        bench.finish(Bench::<S>::next(&job, &ended).unwrap());
+        keeps_its_promise(bench, key, Loss::Before);
+    }
 }
 
 pub fn cut_while_the_work_is_done<S: Subject>(bench: &mut Bench<S>) {
@@ -103,12 +110,12 @@ pub fn cut_again_while_the_attempt_before_is_looked_up<S: Subject>(bench: &mut B
     let next = lose_the_answer(bench, "twice-key");
     let Some(look) = bench.subject.look() else {
         // Nothing is looked up: the attempt is cut before its work arrives.
-        bench.proxy.cut_at(Direction::ToServer, b"twice-key", Pattern::Withheld);
+        bench.proxy.cut_at(Direction::ToServer, b"twice-key", Pattern::WithheldWithAll);
         bench.finish(next);
         assert_eq!(bench.proxy.cuts(), 2);
         return keeps_its_promise(bench, "twice-key", Loss::After);
     };
-    for pattern in [Pattern::Withheld, Pattern::PassedOn] {
+    for pattern in [Pattern::WithheldWithAll, Pattern::PassedOn] {
         let cuts = bench.proxy.cuts();
         bench.proxy.cut_at(Direction::ToServer, look, pattern);
         let ended = bench.run(&next);

@@ -4,6 +4,7 @@
 use std::net::TcpListener as StdListener;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pgflow_tests::place::{free_port, random_secret};
 use serde_json::Value;
@@ -28,7 +29,6 @@ struct Shared {
 }
 
 struct Request {
-    method: String,
     path: String,
     head: String,
     body: Vec<u8>,
@@ -66,7 +66,7 @@ impl Receiver {
     /// Ends it at once, with every connection.
     pub fn kill(&self) {
         if let Some(runtime) = self.runtime.lock().unwrap().take() {
-            runtime.shutdown_timeout(std::time::Duration::from_secs(10));
+            runtime.shutdown_timeout(Duration::from_secs(10));
         }
         self.shared.held.store(0, SeqCst);
     }
@@ -138,7 +138,7 @@ async fn read(stream: &mut TcpStream, pending: &mut Vec<u8>) -> Option<Request> 
             let head = String::from_utf8_lossy(&pending[..end]).into_owned();
             pending.drain(..end + length);
             let mut line = head.split_whitespace().map(str::to_owned);
-            return Some(Request { method: line.next()?, path: line.next()?, head, body });
+            return Some(Request { path: line.nth(1)?, head, body });
         }
         match stream.read(&mut buffer).await {
             Ok(count @ 1..) => pending.extend_from_slice(&buffer[..count]),
@@ -151,10 +151,10 @@ async fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> s
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     let number = || query.split_once('=').and_then(|(_, value)| value.parse::<u64>().ok()).unwrap_or(0);
     if path == "/gate" {
-        if request.method != "HEAD" {
-            wait_at_gate(stream, shared).await?;
+        if request.head.starts_with("HEAD") {
+            return say(stream, 200, "text/plain", "").await;
         }
-        return say(stream, 200, "text/plain", if request.method == "HEAD" { "" } else { "1\n" }).await;
+        return trickle(stream, shared).await;
     }
     if request.header("authorization") != Some(&format!("Bearer {}", shared.token)) {
         return say(stream, 401, "text/plain", "who are you?").await;
@@ -178,6 +178,20 @@ async fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> s
         "/repeat" => say(stream, 422, "application/json", &String::from_utf8_lossy(&request.body)).await,
         _ => say(stream, 404, "text/plain", "there is no such thing").await,
     }
+}
+
+/// Lines of 0 until the gate opens, then a 1. They are long because ClickHouse waits until a buffer is full: whoever reads
+/// them can be stopped between two.
+async fn trickle(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
+    let mut gate = shared.gate.subscribe();
+    let line = format!("{}\n", "0".repeat(16 * 1024 - 1));
+    stream.write_all(b"HTTP/1.1 200 X\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n").await?;
+    while !*gate.borrow_and_update() {
+        stream.write_all(line.as_bytes()).await?;
+        let _ = tokio::time::timeout(Duration::from_millis(300), gate.changed()).await;
+    }
+    stream.write_all(b"1\n").await?;
+    Err(std::io::ErrorKind::ConnectionAborted.into())
 }
 
 /// Counted as held until the gate opens; ends too when the client has gone.

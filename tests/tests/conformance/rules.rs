@@ -15,6 +15,11 @@ pub fn failure(ended: Ended) -> Failure {
     }
 }
 
+/// The code of the other side, which may be followed by its name.
+fn has_code(failure: &Failure, code: &str) -> bool {
+    failure.code.as_deref().and_then(|told| told.split_whitespace().next()) == Some(code)
+}
+
 pub fn finished(ended: &Ended) -> bool {
     matches!(ended.ending, Ending::Finished(_))
 }
@@ -43,7 +48,7 @@ pub fn a_failure_is_final_and_has_the_code_of_the_other_side<S: Subject>(bench: 
     let (work, code) = bench.subject.failing();
     let job = bench.job(&target, work);
     let failure = failure(bench.run(&job));
-    assert_eq!(failure.code.as_deref(), Some(code), "{failure}");
+    assert!(has_code(&failure, code), "{failure}");
     assert!(!failure.message.is_empty());
     // The connection is as good as before.
     let work = bench.subject.effect("after a failure");
@@ -56,7 +61,7 @@ pub fn a_query_that_makes_no_sense_is_a_failure<S: Subject>(bench: &mut Bench<S>
     let (work, code) = bench.subject.bad();
     let job = bench.job(&target, work);
     let failure = failure(bench.run(&job));
-    assert_eq!(failure.code.as_deref(), Some(code), "{failure}");
+    assert!(has_code(&failure, code), "{failure}");
 }
 
 pub fn wrong_credentials_are_a_failure_that_names_no_secret<S: Subject>(bench: &mut Bench<S>) {
@@ -64,7 +69,7 @@ pub fn wrong_credentials_are_a_failure_that_names_no_secret<S: Subject>(bench: &
     let work = bench.subject.effect("stranger");
     let job = bench.job(&target, work);
     let failure = failure(bench.run(&job));
-    assert_eq!(failure.code.as_deref(), Some(bench.subject.refused()), "{failure}");
+    assert!(has_code(&failure, bench.subject.refused()), "{failure}");
     assert_eq!(bench.effects("stranger"), 0);
 }
 

@@ -23,6 +23,9 @@ pub trait Subject: Sized {
     /// The word in `Target::kind`.
     const KIND: &'static str;
 
+    /// Whether the server of the tests survives half a request.
+    const TAKES_HALVES: bool = true;
+
     /// Starts a server of its own, with the gate open.
     fn start() -> Self;
 

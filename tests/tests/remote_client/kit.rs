@@ -1,6 +1,5 @@
 //! What the tests of this binary share: two clusters, a database on each, the client in one of them, tasks to work on.
 
-use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -32,16 +31,12 @@ pub struct Setting {
     pub client: Client,
 }
 
-/// The cluster that orchestrates. Its role `robot` needs a password; the others are let in.
+/// The cluster that orchestrates. Its role `robot` needs a password.
 fn server_cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
         let start = || -> Result<Cluster> {
-            let cluster = Cluster::options().start()?;
-            let path = cluster.data().join("pg_hba.conf");
-            let rules = fs::read_to_string(&path)?;
-            fs::write(&path, format!("host all robot 127.0.0.1/32 scram-sha-256\n{rules}"))?;
-            cluster.reload()?;
+            let cluster = Cluster::options().with_passwords().start()?;
             cluster.database("first")?.role("robot")?;
             cluster.connect("postgres", "postgres")?.run(&format!("ALTER ROLE robot PASSWORD '{PASSWORD}'"))?;
             Ok(cluster)
@@ -69,34 +64,42 @@ fn number() -> u32 {
 
 /// A database for a test on the remote cluster, with dblink and nothing else.
 pub fn remote_database() -> Result<Database<'static>> {
-    let remote = remote_cluster().plain_database(&format!("remote_{}", number()))?;
+    database_on(remote_cluster())
+}
+
+fn database_on(cluster: &'static Cluster) -> Result<Database<'static>> {
+    let remote = cluster.plain_database(&format!("remote_{}", number()))?;
     remote.connect()?.run("CREATE EXTENSION dblink")?;
     Ok(remote)
 }
 
 /// Runs a test for a database that has the client, of this kind, and knows its server.
 pub fn test(client: Client, body: impl FnOnce(&Setting) -> Result<()>) {
+    test_on(remote_cluster(), client, body);
+}
+
+/// The same with a remote cluster of the test's own.
+pub fn test_on(remote: &'static Cluster, client: Client, body: impl FnOnce(&Setting) -> Result<()>) {
     // The first databases are made one after the other.
     static FIRST: Mutex<()> = Mutex::new(());
     let setting = {
         let _one = FIRST.lock();
-        set_up(client).unwrap_or_else(|error| panic!("cannot set up: {error:#}"))
+        set_up(remote, client).unwrap_or_else(|error| panic!("cannot set up: {error:#}"))
     };
     with_report(&setting.server, |_| body(&setting));
 }
 
-fn set_up(client: Client) -> Result<Setting> {
+fn set_up(remote: &'static Cluster, client: Client) -> Result<Setting> {
     let server = server_cluster().database(&format!("server_{}", number()))?;
     server.role("robot")?;
     let mut at_server = server.connect()?;
     at_server.run(
-        "INSERT INTO async.target (target, kind) VALUES ('there', 'external');
-         SELECT async.announce_settings();
+        "SELECT async.configure('{\"targets\": [{\"target\": \"there\", \"kind\": \"external\"}]}');
          CREATE SCHEMA t; CREATE TABLE t.log (what TEXT); GRANT USAGE ON SCHEMA t TO PUBLIC; GRANT ALL ON t.log TO PUBLIC;
          SET ROLE robot;
          SELECT flow.configure_flow('f', '{\"nodes\": [{\"node\": \"a\", \"target\": \"there\", \"routine\": \"t.a\"}]}')",
     )?;
-    let remote = remote_database()?;
+    let remote = database_on(remote)?;
     let mut here = remote.connect()?;
     match client {
         Client::File => here.run(CLIENT)?,

@@ -8,3 +8,4 @@ mod inbox;
 mod installing;
 mod kit;
 mod secrets;
+mod versions;

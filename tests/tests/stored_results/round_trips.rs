@@ -299,3 +299,31 @@ async fn values_that_a_format_cannot_hold_are_refused_and_nothing_is_left() {
     }
     assert_eq!(crate::stores::files(directory.path()).keys().collect::<Vec<_>>(), ["x.csv"]);
 }
+
+/// As the executor's runtime is made: one thread, four that may block. Looking up a host's name needs one of those.
+#[test]
+fn many_readers_share_few_threads() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build().unwrap();
+    runtime.block_on(async {
+        let mut by_name = s3(shared_s3(), "shared");
+        let endpoint = format!("http://localhost:{}", shared_s3().port());
+        by_name.options.insert("endpoint".into(), pgflow_executor::job::Secret::new(endpoint));
+        let columns = [column("n", "bigint", Shape::Int)];
+        let row_sets: Vec<Vec<Value>> = (0..3000).map(|n| vec![json!(n)]).collect();
+        let directory = Directory::new("shared");
+        for store in [by_name, directory.store()] {
+            write_rows(&keep(&store, "n", Format::Parquet, Compression::Zstd), &columns, &row_sets).await;
+            let readers: Vec<_> = (0..16)
+                .map(|_| {
+                    let store = store.clone();
+                    tokio::spawn(async move {
+                        read_rows(&store, "n", Format::Parquet, Compression::Zstd, 0, None).await.unwrap().len()
+                    })
+                })
+                .collect();
+            for reader in readers {
+                assert_eq!(reader.await.unwrap(), 3000);
+            }
+        }
+    });
+}
