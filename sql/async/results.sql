@@ -220,7 +220,7 @@ BEGIN
     DELETE FROM async.result r WHERE r.task_id = _task_id;
   ELSIF _result.state = 'kept' THEN
     UPDATE async.result r SET expires = least(r.expires, clock_timestamp()) WHERE r.task_id = _task_id;
-    PERFORM async.announce_ended(ARRAY[_task_id]);  -- the dispatcher of an idle database sleeps
+    PERFORM async.announce_settings();  -- the dispatcher of an idle database sleeps until something is over
   END IF;
 END
 $$;

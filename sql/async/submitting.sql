@@ -135,14 +135,15 @@ BEGIN
     ON CONFLICT (created_by, query_id) WHERE open DO NOTHING
     RETURNING execution_id, false INTO _made.execution_id, _made.collapsed;
     IF FOUND THEN
-      _made.task_id := async.push_with_options(
-        _caller, 'query', _where, _query, jsonb_build_object(
-          'settings', _settings, 'tier', _tier, 'result', coalesce(
-            nullif(_result, 'null'), (SELECT s.result FROM async.execution_settings s), '"inline"'),
-          'quota_key', CASE WHEN async.target_kind(_where) = 'clickhouse' THEN _quota_key END),
+      _made.task_id := async.push_query_as(
+        _caller, _where, _query, NULL::JSONB, _settings, _tier, coalesce(
+          nullif(_result, 'null'), (SELECT s.result FROM async.execution_settings s), '"inline"'),
         _secrets, _priority, _timeout, _bound);
+      -- Its tier may have led to another target. A quota key is ClickHouse's alone, and no option that a node can have.
       UPDATE async.execution e SET task_id = t.task_id, target = t.target
         FROM async.task t WHERE e.execution_id = _made.execution_id AND t.task_id = _made.task_id;
+      UPDATE async.task t SET options = coalesce(t.options, '{}') || jsonb_build_object('quota_key', _quota_key)
+       WHERE t.task_id = _made.task_id AND _quota_key <> '' AND async.target_kind(t.target) = 'clickhouse';
       EXIT;
     END IF;
   END LOOP;

@@ -67,6 +67,7 @@ BEGIN
   ASSERT (SELECT (collapsed_counter, query_hash, tier, target, created_by, quota_key, status) =
                  (1, _hash, '', 'warehouse', 'h_ann', 'dashboard', 'PENDING')
             FROM async.v_execution WHERE execution_id = _first.execution_id);
+  ASSERT (SELECT options->>'quota_key' FROM async.task WHERE task_id = _first.task_id) = 'dashboard';
   ASSERT (async.submit('SELECT 1', 'mine')).execution_id <> _first.execution_id, 'an id of its own';
   ASSERT (async.submit('SELECT 2', 'mine')).collapsed, 'whatever the query is';
   ASSERT (async.submit('SELECT 1', _arguments => '{"a": 1}')).execution_id <> _first.execution_id, 'other arguments, another query';

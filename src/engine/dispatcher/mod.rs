@@ -336,7 +336,11 @@ impl Dispatcher {
                     self.changed_runs.insert(flow_id);
                     self.run_changed = true;
                 }
-                Some(Event::Settings) => self.read_settings(),
+                Some(Event::Settings) => {
+                    self.read_settings();
+                    // A result may have been dropped.
+                    self.look_for_expiry();
+                }
                 Some(Event::Rebuild) => self.database.rebuild.store(true, Release),
                 None => pgrx::warning!("pgflow: unknown event {event:?}"),
             }

@@ -5,15 +5,13 @@ use pgflow_tests::cluster::Cluster;
 use pgflow_tests::database::{Database, SOON};
 use pgflow_tests::failure::in_database;
 use pgflow_tests::servers::clickhouse::ClickHouse;
+use pgflow_tests::servers::s3::S3;
 use pgflow_tests::session::Session;
 
 use crate::kit::*;
 
 fn with_clickhouse(name: &str, body: impl FnOnce(&Database, &mut Session, &ClickHouse, &Shelf) -> Result<()>) {
-    let cluster = Cluster::options()
-        .setting("pgflow.purge_interval", "100ms")
-        .start()
-        .unwrap_or_else(|error| panic!("cannot start a cluster: {error:#}"));
+    let cluster = Cluster::options().start().unwrap_or_else(|error| panic!("cannot start a cluster: {error:#}"));
     let clickhouse = ClickHouse::start().unwrap_or_else(|error| panic!("cannot start ClickHouse: {error:#}"));
     in_database(&cluster, name, |database| {
         let mut session = database.connect()?;
@@ -92,5 +90,47 @@ fn a_failed_query_says_what_clickhouse_said() {
         ensure!(error.contains("nowhere") && error.contains("60"), "{error}");
         // The next submit is a new one.
         same(ann.text("SELECT collapsed FROM async.submit('SELECT nothing FROM nowhere')")?, "f".into())
+    });
+}
+
+/// As Dekart's users have it: ClickHouse writes the file, at a place made of the report and the query.
+#[test]
+fn an_export_lies_where_the_path_says_and_its_status_is_in_their_words() {
+    with_clickhouse("export", |database, ann, _, _| {
+        let s3 = S3::start()?;
+        database.connect()?.run(&format!(
+            r#"SELECT async.configure('{{"stores": [{{"store": "shelf", "url": "{}"}}, {{"store": "dekart", "url": "{}",
+                 "options": {{"endpoint": "{}", "allow_http": "true", "region": "us-east-1", "access_key_id": "{}",
+                              "secret_access_key": "{}"}}}}]}}')"#,
+            database.connect()?.text("SELECT url FROM async.store")?,
+            s3.url("files"),
+            s3.endpoint(),
+            s3.access_key(),
+            s3.secret_key()
+        ))?;
+        let id = ann.number(
+            r#"SELECT async.push_query('warehouse', 'SELECT number AS n, toString(number) AS t FROM numbers(10);',
+                 _task_data => '{"report": "7c1e", "query": "41aa"}', _timeout => '10 minutes',
+                 _result => '{"to": "export", "store": "dekart", "path": "{report}/{query}/result", "format": "csv"}')"#,
+        )?;
+        database.wait_until(
+            &format!("(SELECT status IN ('DONE', 'FAILED') FROM async.v_dekart_job WHERE task_id = {id})"),
+            SOON,
+        )?;
+        let job = "SELECT concat_ws(' ', report, query, status, location, error) FROM async.v_dekart_job";
+        same(ann.text(job)?, format!("7c1e 41aa DONE {}/7c1e/41aa/result.csv", s3.url("files")))?;
+        let file = s3.bucket_directory().join("files/7c1e/41aa/result.csv");
+        let size = std::fs::metadata(&file)?.len() as i64;
+        same(ann.number("SELECT result_size FROM async.v_dekart_job")?, size)?;
+        same(
+            ann.text(&format!("SELECT string_agg(f->>'t', '') FROM async.fetch_result({id}) AS f"))?,
+            "0123456789".into(),
+        )?;
+        let url = ann.text(&format!("SELECT async.result_url({id})"))?;
+        ensure!(url.starts_with(&s3.endpoint()) && !url.contains(s3.secret_key()), "{url}");
+        ann.run(&format!("SELECT async.drop_result({id})"))?;
+        database.wait_until("NOT EXISTS (SELECT FROM async.result)", SOON)?;
+        ensure!(!file.exists(), "the file is still there");
+        Ok(())
     });
 }

@@ -20,6 +20,7 @@ fn shared() -> &'static Cluster {
     CLUSTER.get_or_init(|| {
         Cluster::options()
             .setting("pgflow.enabled", "off")
+            .setting("pgflow.purge_interval", "1d")
             .start()
             .unwrap_or_else(|error| panic!("cannot start a cluster: {error:#}"))
     })
@@ -30,7 +31,8 @@ pub fn test(name: &str, body: impl FnOnce(&Database, &mut Session) -> Result<()>
     in_database(shared(), name, |database| {
         let mut session = database.connect()?;
         session.run(
-            "INSERT INTO async.target (target, kind, connection_string) VALUES ('warehouse', 'clickhouse', 'http://127.0.0.1:1')",
+            r#"SELECT async.configure('{"targets": [{"target": "warehouse", "kind": "clickhouse",
+                 "connection_string": "http://127.0.0.1:1"}]}')"#,
         )?;
         database.role("ann")?;
         database.role("bob")?;
