@@ -90,6 +90,8 @@ pub struct Job {
     pub engine: String,
     /// The attempt before this one may have run, or may still run: it is looked up before anything is done.
     pub unsure: bool,
+    /// With `unsure`: the first attempt whose fate is not known; 0: only that of the one before.
+    pub unsure_from: i32,
     /// Counts intentions: an administrator's restart of the task is a new one, a retry is not. Part of `intention_key`.
     pub intention: i32,
     /// The role the task runs as in the orchestrating database.
@@ -105,6 +107,13 @@ impl Job {
     /// The name of an attempt, the same whoever asks: `pgflow-<engine>-<task>-<attempt>`.
     pub fn attempt_key(&self, attempt: i32) -> String {
         format!("pgflow-{}-{}-{attempt}", self.engine, self.task_id)
+    }
+
+    /// The attempts whose fate is to be looked up before this one does anything, the latest first.
+    pub fn unsure_attempts(&self) -> impl Iterator<Item = i32> + use<'_> {
+        let last = self.attempt - 1;
+        let first = if self.unsure_from > 0 { self.unsure_from.min(last) } else { last };
+        (first..=last).rev().filter(|_| self.unsure)
     }
 
     /// The same for every attempt of one intention: what a receiver needs to see a repetition.

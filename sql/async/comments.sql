@@ -62,6 +62,7 @@ COMMENT ON COLUMN async.task.consumed IS 'Start of the attempt that ended it, yi
 COMMENT ON COLUMN async.task.first_consumed IS 'Start of the first attempt: the clock of its time-out.';
 COMMENT ON COLUMN async.task.yielded IS 'Since when somebody else works on it: an asynchronous call or a client''s lease.';
 COMMENT ON COLUMN async.task.unsure IS 'Its last attempt may have run elsewhere: that is looked up before it runs again.';
+COMMENT ON COLUMN async.task.unsure_from IS 'While unsure: the first attempt whose fate is not known.';
 COMMENT ON COLUMN async.task.intention IS 'How often it was restarted by somebody; retries do not count.';
 COMMENT ON COLUMN async.task.options IS 'Outside flows: parameters, settings, tier, request, result.';
 COMMENT ON COLUMN async.task.processed IS 'When it ended; null: open.';

@@ -60,6 +60,7 @@ BEGIN
           crashes = t.crashes + lost.charged::int,
           suspect = _suspect AND NOT (lost.worn_out OR lost.partial OR async.is_elsewhere(t.target)),
           unsure = async.is_elsewhere(t.target),
+          unsure_from = CASE WHEN t.unsure THEN t.unsure_from ELSE lost.attempt END,
           consumed = NULL,
           processed = CASE WHEN lost.worn_out OR lost.partial THEN clock_timestamp() END,
           finish_status = CASE WHEN lost.worn_out OR lost.partial THEN 'FAILED'::async.finish_status_t END,

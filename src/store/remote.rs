@@ -16,6 +16,7 @@ pub struct Outgoing {
     pub target: String,
     pub role: String,
     pub unsure: bool,
+    pub unsure_from: i32,
     pub intention: i32,
     pub query: Option<String>,
     pub routine: Option<String>,
@@ -47,7 +48,7 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                  -- greatest() leaves nulls out: no limit must not become the least one.
                  CASE WHEN l.micros IS NOT NULL THEN greatest(1, l.micros
                    - coalesce((extract(epoch FROM clock_timestamp() - t.first_consumed) * 1000000)::bigint, 0)) END,
-                 l.micros, t.crashes
+                 l.micros, t.crashes, coalesce(t.unsure_from, t.attempt)
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
           CROSS JOIN LATERAL (SELECT * FROM async.task x WHERE x.task_id = u.task_id AND x.processed IS NULL OFFSET 0) t
           CROSS JOIN async.control c
@@ -82,6 +83,7 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                 time_left: rows.get(r, 16),
                 time_limit: rows.get(r, 17),
                 tries: rows.get(r, 18)?,
+                unsure_from: rows.get(r, 19)?,
             })
         })
         .collect()
@@ -170,15 +172,19 @@ pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option
     let tries = rows.one::<i32>().unwrap_or(0);
     let pause =
         broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
+    let word = match broken.kind {
+        BrokenKind::Lost => "lost",
+        BrokenKind::Down => "down",
+        _ => "again",
+    };
     let end = End {
         task_id: a.task_id,
         attempt: a.attempt,
         started,
-        word: if broken.kind == BrokenKind::Lost { "lost" } else { "again" },
+        word,
         error: Some(error),
         delay: Some(pause),
-        // One that cannot be reached is waited for.
-        max_attempts: if broken.kind == BrokenKind::Down { i32::MAX } else { 5 },
+        max_attempts: 5,
     };
     end_attempts(&[end]).pop().map(|(_, word)| word)
 }

@@ -26,7 +26,7 @@ const GONE: u32 = 2;
 /// The ending of this attempt if an earlier one has decided it; None: the query is to be run.
 pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<Ending> {
     let gives_back = !matches!(job.keep, Keep::Nothing | Keep::Export { .. });
-    let last = job.attempt_key(job.attempt - 1);
+    let unsure: Vec<String> = job.unsure_attempts().map(|attempt| job.attempt_key(attempt)).collect();
     let mut refused: Option<Refused> = None;
     let mut answered = false;
     for host in client.hosts() {
@@ -40,7 +40,7 @@ pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<En
         answered = true;
         for (id, query) in running {
             let same_object = matches!(job.keep, Keep::Nothing) || export::writes(job, &query);
-            if id == last && !gives_back && same_object {
+            if unsure.contains(&id) && !gives_back && same_object {
                 return match wait(context, client, host, &id).await {
                     Some(ending) => Some(ending),
                     None => {
@@ -55,10 +55,12 @@ pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<En
             }
         }
         if !gives_back {
-            match outcome(job, client, host, &last, Duration::ZERO).await {
-                Ok(None) => {}
-                Ok(decided) => return decided,
-                Err(refused) => return Some(unknown(&refused)),
+            for id in &unsure {
+                match outcome(job, client, host, id, Duration::ZERO).await {
+                    Ok(None) => {}
+                    Ok(decided) => return decided,
+                    Err(refused) => return Some(unknown(&refused)),
+                }
             }
         }
     }

@@ -42,10 +42,6 @@ impl Entry {
         Entry { engine: job.engine.clone(), task_id: job.task_id, attempt: job.attempt }
     }
 
-    fn before(&self) -> Entry {
-        Entry { attempt: self.attempt - 1, ..self.clone() }
-    }
-
     fn fence(&self) -> Entry {
         Entry { engine: format!("{}{FENCE}", self.engine), ..self.clone() }
     }
@@ -102,10 +98,20 @@ pub enum Fate {
     Runs(i32),
 }
 
-/// Finds out, and makes sure that it stays so. Outside of a transaction.
+/// Finds out, and makes sure that it stays so. Outside of a transaction. An attempt may have been lost before it had settled
+/// those before it: then their fates are looked up too.
 pub async fn settle(connection: &Connection, job: &Job) -> Result<Fate, Error> {
+    for attempt in job.unsure_attempts() {
+        match settle_one(connection, job, Entry { attempt, ..Entry::of(job) }).await? {
+            Fate::Undone => {}
+            fate => return Ok(fate),
+        }
+    }
+    Ok(Fate::Undone)
+}
+
+async fn settle_one(connection: &Connection, job: &Job, before: Entry) -> Result<Fate, Error> {
     let client = &connection.client;
-    let before = Entry::of(job).before();
     let inbox = connection.facts().inbox;
     if inbox && was_done(client, &before).await? {
         return Ok(Fate::Done);

@@ -543,6 +543,7 @@ fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, R
         attempt: outgoing.attempt,
         engine: engine.to_owned(),
         unsure: outgoing.unsure,
+        unsure_from: outgoing.unsure_from,
         intention: outgoing.intention,
         role: outgoing.role.clone(),
         target,
