@@ -25,7 +25,7 @@ COMMENT ON FUNCTION async.starts_here IS
   'Internal: whether a worker of this database has a task of a target elsewhere first. _flow_id 0: of no flow.';
 
 -- _words: finished, goes_on (the other side will end it later), failed, again (nothing was done), lost (it may have been
--- done), timed_out. Each row counts only for the attempt it names. Returns what became of each task: finished, failed
+-- done), down (it could not be reached: nothing is charged), timed_out. Each row counts only for the attempt it names. Returns what became of each task: finished, failed
 -- (also timed out), waits (yielded, put off, tried again), stale (somebody else had ended it), locked (nothing was done).
 CREATE FUNCTION async.end_attempts_elsewhere(
   _task_ids BIGINT[], _attempts INT[], _started TIMESTAMPTZ[], _words TEXT[], _errors TEXT[], _delays INTERVAL[],
@@ -66,8 +66,9 @@ BEGIN
         FROM told u JOIN open o ON o.task_id = u.task_id),
     changed AS (
       UPDATE async.task t
-      SET attempt = v.attempt,
-          consumed = CASE WHEN v.word IN ('deferred', 'again', 'lost') THEN NULL ELSE v.started END,
+      -- An attempt that did nothing leaves open what became of those before it, and its number to the next.
+      SET attempt = CASE WHEN v.word = 'down' OR v.word = 'again' AND t.unsure THEN t.attempt ELSE v.attempt END,
+          consumed = CASE WHEN v.word IN ('deferred', 'again', 'down', 'lost') THEN NULL ELSE v.started END,
           first_consumed = coalesce(t.first_consumed, v.started),
           yielded = CASE WHEN v.word = 'yielded' THEN clock_timestamp() END,
           times_up = CASE WHEN v.word = 'yielded' THEN coalesce(t.first_consumed, v.started) + v.delay END,
@@ -77,7 +78,7 @@ BEGIN
                             WHEN 'deferred' THEN 'DEFERRED' END::async.finish_status_t,
           failed = CASE v.word WHEN 'finished' THEN false WHEN 'failed' THEN true WHEN 'timed_out' THEN true END,
           processing_error = CASE WHEN v.word IN ('failed', 'timed_out') THEN v.error END,
-          eligible_when = CASE WHEN v.word IN ('deferred', 'again', 'lost') THEN clock_timestamp() + v.delay END,
+          eligible_when = CASE WHEN v.word IN ('deferred', 'again', 'down', 'lost') THEN clock_timestamp() + v.delay END,
           crashes = t.crashes + (v.word IN ('again', 'lost'))::INT,
           unsure_since = CASE v.word WHEN 'lost' THEN coalesce(t.unsure_since, v.attempt) WHEN 'again' THEN t.unsure_since END,
           suspect = false

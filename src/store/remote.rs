@@ -172,15 +172,19 @@ pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option
     let tries = rows.one::<i32>().unwrap_or(0);
     let pause =
         broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
+    let word = match broken.kind {
+        BrokenKind::Lost => "lost",
+        BrokenKind::Down => "down",
+        _ => "again",
+    };
     let end = End {
         task_id: a.task_id,
         attempt: a.attempt,
         started,
-        word: if broken.kind == BrokenKind::Lost { "lost" } else { "again" },
+        word,
         error: Some(error),
         delay: Some(pause),
-        // One that cannot be reached is waited for.
-        max_attempts: if broken.kind == BrokenKind::Down { i32::MAX } else { 5 },
+        max_attempts: 5,
     };
     end_attempts(&[end]).pop().map(|(_, word)| word)
 }
@@ -231,6 +235,11 @@ pub fn target_down(target: &str, since: i64, next_try: i64, tries: i32, error: &
 /// A target can be reached again; None: whatever is noted of any.
 pub fn target_up(target: Option<&str>) {
     run(c"DELETE FROM async.target_down WHERE $1 IS NULL OR target = $1", &[arg(target)]);
+}
+
+/// An interval in microseconds; it was checked when it was configured.
+pub fn microseconds(interval: &str) -> Option<i64> {
+    run(c"SELECT (extract(epoch FROM $1::interval) * 1000000)::bigint", &[arg(interval)]).one()
 }
 
 /// At most `limit` results that are over; returns objects that are to be deleted: (task, store, path).
