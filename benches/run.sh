@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Benchmarks of the installed extension against pgbench in the same cluster and run. Ratios are to be trusted, absolute
 # figures are this machine's. Settings, by environment (SMOKE=1: all of it in about 20 s, to see that it works):
-#   STEPS=50000 PAIRS=5 WORKERS="1 2" LATENCY=500 COLD=20 CHAIN=100 FAN=1000 LAYERS=14 IDLE=60 (seconds)
+#   STEPS=50000 PAIRS=5 WORKERS="1 2" LATENCY=500 COLD=20 CHAIN=100 FAN=1000 LAYERS=14 IDLE=60 (seconds) REMOTE=500
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
 PATH=$("$PG_CONFIG" --bindir):$PATH
 if [ -n "${SMOKE:-}" ]; then
-  : "${STEPS:=2000}" "${PAIRS:=1}" "${WORKERS:=1 2}" "${LATENCY:=50}" "${COLD:=3}" "${CHAIN:=20}" "${FAN:=100}" "${LAYERS:=5}" "${IDLE:=3}"
+  : "${STEPS:=2000}" "${PAIRS:=1}" "${WORKERS:=1 2}" "${LATENCY:=50}" "${COLD:=3}" "${CHAIN:=20}" "${FAN:=100}" "${LAYERS:=5}" "${IDLE:=3}" "${REMOTE:=50}"
 else
-  : "${STEPS:=50000}" "${PAIRS:=5}" "${WORKERS:=1 2}" "${LATENCY:=500}" "${COLD:=20}" "${CHAIN:=100}" "${FAN:=1000}" "${LAYERS:=14}" "${IDLE:=60}"
+  : "${STEPS:=50000}" "${PAIRS:=5}" "${WORKERS:=1 2}" "${LATENCY:=500}" "${COLD:=20}" "${CHAIN:=100}" "${FAN:=1000}" "${LAYERS:=14}" "${IDLE:=60}" "${REMOTE:=500}"
 fi
 
 cluster=bench-$$
@@ -17,7 +17,7 @@ work=$(mktemp -d)
 trap 'scripts/scratch.sh stop "$cluster" 2>/dev/null; rm -rf "$work"' EXIT
 # Full durability, as delivered; memory and checkpoints so that neither side waits for them.
 connection=$(scripts/scratch.sh start "$cluster" shared_buffers=512MB max_wal_size=8GB checkpoint_timeout=1h \
-  max_worker_processes=16 autovacuum_naptime=5s)
+  max_worker_processes=16 autovacuum_naptime=5s max_connections=$((REMOTE + 100)))
 eval "$connection"
 sql() { psql -XAtq -v ON_ERROR_STOP=1 "$@"; }
 PGHOST=$(sql -c "SHOW unix_socket_directories")
@@ -149,3 +149,32 @@ else
   say "Idle for $IDLE s: NOT idle"
   diff <(echo "$before") <(echo "$after") | sed 's/^/  /' || true
 fi
+
+# Tasks on another server, here this one by TCP: how many are seen in flight at once, and what that costs the dispatcher.
+say ""
+sql -c "SELECT async.configure(jsonb_build_object('targets', jsonb_build_array(jsonb_build_object(
+          'target', 'bench_elsewhere', 'kind', 'postgres', 'max_concurrency', $REMOTE,
+          'connection_string', format('host=127.0.0.1 port=%s dbname=%s user=%s sslmode=disable',
+            current_setting('port'), current_database(), current_user)))))" >/dev/null
+elsewhere() { # tasks; seconds from the push to the end of the last one, the most seen in flight
+  local began=${EPOCHREALTIME/[.,]/} most=0 now
+  sql -c "SELECT count(async.push_tasks(array_agg(async.task('SELECT pg_sleep(1)', 'bench_elsewhere'))))
+          FROM generate_series(1, $1)" >/dev/null
+  while true; do
+    now=$(sql -c "SELECT count(*) FROM async.running()")
+    ((now <= most)) || most=$now
+    [ "$(sql -c "SELECT count(*) FROM async.task WHERE target = 'bench_elsewhere' AND processed IS NULL")" = 0 ] && break
+    sleep 0.1
+  done
+  [ "$(sql -c "SELECT count(*) FROM async.task WHERE target = 'bench_elsewhere' AND failed")" = 0 ] || { say "tasks failed" >&2; exit 1; }
+  echo "$(divide "$((${EPOCHREALTIME/[.,]/} - began))" 1000000) $most"
+}
+dispatcher=$(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pgflow dispatcher'
+                     AND datname = current_database()")
+ticks() { awk '{ print $14 + $15 }' "/proc/$dispatcher/stat"; }
+elsewhere 5 >/dev/null
+for when in "new connections" "connections kept"; do
+  before=$(ticks)
+  read -r took most < <(elsewhere "$REMOTE")
+  say "$REMOTE tasks of 1 s elsewhere, $when: $took s, $most in flight at once, $(divide "$(($(ticks) - before))" "$(getconf CLK_TCK)") s of CPU in the dispatcher's process, $(awk '/VmHWM/ { printf "%d MB", $2 / 1024 }' "/proc/$dispatcher/status") at most"
+done

@@ -246,7 +246,11 @@ impl Bridge {
         match ending {
             Ending::Finished(done) => Frame::Done { notices: done.notices, kept: None },
             Ending::Failed(failure) => broken(BrokenKind::Failed, failure, None),
-            Ending::Again { failure, after, down: true } => broken(BrokenKind::Down, failure, after),
+            Ending::Again { failure, after, down: true } => {
+                let target = job.target.clone();
+                self.outbox.put(Report::Probed { target, outcome: Err(failure.clone()) }).await;
+                broken(BrokenKind::Down, failure, after)
+            }
             Ending::Again { failure, after, down: false } => broken(BrokenKind::Again, failure, after),
             Ending::Lost(failure) => broken(BrokenKind::Lost, failure, None),
             Ending::Stopped => broken(BrokenKind::Stopped, Failure::new("it was stopped"), None),

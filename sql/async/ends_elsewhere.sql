@@ -25,8 +25,9 @@ COMMENT ON FUNCTION async.starts_here IS
   'Internal: whether a worker of this database has a task of a target elsewhere first. _flow_id 0: of no flow.';
 
 -- _words: finished, goes_on (the other side will end it later), failed, again (nothing was done), lost (it may have been
--- done), timed_out. Each row counts only for the attempt it names. Returns what became of each task: finished, failed
--- (also timed out), waits (yielded, put off, tried again), stale (somebody else had ended it), locked (nothing was done).
+-- done), down (it could not be reached: nothing is charged), timed_out. Each row counts only for the attempt it names.
+-- Returns what became of each task: finished, failed (also timed out), waits (yielded, put off, tried again), stale
+-- (somebody else had ended it), locked (nothing was done).
 CREATE FUNCTION async.end_attempts_elsewhere(
   _task_ids BIGINT[], _attempts INT[], _started TIMESTAMPTZ[], _words TEXT[], _errors TEXT[], _delays INTERVAL[],
   _max_attempts INT[])
@@ -66,9 +67,10 @@ BEGIN
         FROM told u JOIN open o ON o.task_id = u.task_id),
     changed AS (
       UPDATE async.task t
-      SET attempt = v.attempt,
-          consumed = CASE WHEN v.word IN ('deferred', 'again', 'lost') THEN NULL ELSE v.started END,
-          first_consumed = coalesce(t.first_consumed, v.started),
+      -- An attempt that could not begin leaves its number to the next.
+      SET attempt = CASE WHEN v.word = 'down' THEN t.attempt ELSE v.attempt END,
+          consumed = CASE WHEN v.word IN ('deferred', 'again', 'down', 'lost') THEN NULL ELSE v.started END,
+          first_consumed = CASE WHEN v.word = 'down' THEN t.first_consumed ELSE coalesce(t.first_consumed, v.started) END,
           yielded = CASE WHEN v.word = 'yielded' THEN clock_timestamp() END,
           times_up = CASE WHEN v.word = 'yielded' THEN coalesce(t.first_consumed, v.started) + v.delay END,
           processed = CASE WHEN v.word IN ('finished', 'failed', 'timed_out') THEN clock_timestamp() END,
@@ -77,9 +79,12 @@ BEGIN
                             WHEN 'deferred' THEN 'DEFERRED' END::async.finish_status_t,
           failed = CASE v.word WHEN 'finished' THEN false WHEN 'failed' THEN true WHEN 'timed_out' THEN true END,
           processing_error = CASE WHEN v.word IN ('failed', 'timed_out') THEN v.error END,
-          eligible_when = CASE WHEN v.word IN ('deferred', 'again', 'lost') THEN clock_timestamp() + v.delay END,
+          eligible_when = CASE WHEN v.word IN ('deferred', 'again', 'down', 'lost') THEN clock_timestamp() + v.delay END,
           crashes = t.crashes + (v.word IN ('again', 'lost'))::INT,
-          unsure = v.word = 'lost', suspect = false
+          -- One that did nothing leaves open what became of those before it.
+          unsure_since = CASE WHEN v.word = 'lost' THEN coalesce(t.unsure_since, v.attempt)
+                              WHEN v.word IN ('again', 'down') THEN t.unsure_since END,
+          suspect = false
       FROM verdict v WHERE t.task_id = v.task_id
       RETURNING t.task_id, t.attempt, v.word, v.error, v.delay),
     logged AS (

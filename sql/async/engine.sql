@@ -59,7 +59,7 @@ BEGIN
       SET attempt = lost.attempt,
           crashes = t.crashes + lost.charged::int,
           suspect = _suspect AND NOT (lost.worn_out OR lost.partial OR async.is_elsewhere(t.target)),
-          unsure = async.is_elsewhere(t.target),
+          unsure_since = CASE WHEN async.is_elsewhere(t.target) THEN coalesce(t.unsure_since, lost.attempt) END,
           consumed = NULL,
           processed = CASE WHEN lost.worn_out OR lost.partial THEN clock_timestamp() END,
           finish_status = CASE WHEN lost.worn_out OR lost.partial THEN 'FAILED'::async.finish_status_t END,

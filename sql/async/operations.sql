@@ -48,7 +48,8 @@ BEGIN
     -- What workers hold counts, not only what runs this moment: between two tasks nothing does.
     IF NOT EXISTS (SELECT FROM async.processes() p
                    WHERE p.kind = 'worker' AND (p.queued > 0 OR p.task_id IS NOT NULL)
-                     AND p.database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) THEN
+                     AND p.database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+       AND NOT EXISTS (SELECT FROM async.running()) THEN  -- also what runs elsewhere
       RETURN true;
     ELSIF clock_timestamp() >= _until THEN
       RETURN false;

@@ -15,7 +15,8 @@ pub struct Outgoing {
     pub attempt: i32,
     pub target: String,
     pub role: String,
-    pub unsure: bool,
+    /// The first attempt whose fate elsewhere is unknown.
+    pub unsure_since: Option<i32>,
     pub intention: i32,
     pub query: Option<String>,
     pub routine: Option<String>,
@@ -36,7 +37,7 @@ pub struct Outgoing {
 /// The open ones among these tasks, with everything that is needed to run them.
 pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
     let rows = run(
-        c"SELECT t.task_id, t.attempt + 1, t.target, t.run_as::text, t.unsure, t.intention,
+        c"SELECT t.task_id, t.attempt + 1, t.target, t.run_as::text, t.unsure_since, t.intention,
                  CASE WHEN t.flow_id IS NULL OR t.query IS NOT NULL THEN t.query
                       WHEN t.is_step THEN n.step_query ELSE n.query END,
                  CASE WHEN t.is_step THEN n.step_routine ELSE n.routine END,
@@ -68,7 +69,7 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                 attempt: rows.get(r, 2)?,
                 target: rows.get(r, 3)?,
                 role: rows.get(r, 4)?,
-                unsure: rows.get(r, 5)?,
+                unsure_since: rows.get(r, 5),
                 intention: rows.get(r, 6)?,
                 query: rows.get(r, 7),
                 routine: rows.get(r, 8),
@@ -170,34 +171,50 @@ pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option
     let tries = rows.one::<i32>().unwrap_or(0);
     let pause =
         broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
+    let word = match broken.kind {
+        BrokenKind::Lost => "lost",
+        BrokenKind::Down => "down",
+        _ => "again",
+    };
     let end = End {
         task_id: a.task_id,
         attempt: a.attempt,
         started,
-        word: if broken.kind == BrokenKind::Lost { "lost" } else { "again" },
+        word,
         error: Some(error),
         delay: Some(pause),
-        // One that cannot be reached is waited for.
-        max_attempts: if broken.kind == BrokenKind::Down { i32::MAX } else { 5 },
+        max_attempts: 5,
     };
     end_attempts(&[end]).pop().map(|(_, word)| word)
 }
 
 /// Notes what an attempt left behind.
 pub fn record_result(a: Attempt, kept: &Kept, spec: &ResultSpec) {
+    if let Some(said) = said(kept, spec) {
+        run(c"SELECT async.record_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(said)]);
+    }
+}
+
+/// An attempt that does not count has left something behind.
+pub fn discard_result(a: Attempt, kept: &Kept, spec: &ResultSpec) {
+    if let Some(said) = said(kept, spec) {
+        run(c"SELECT async.discard_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(said)]);
+    }
+}
+
+fn said(kept: &Kept, spec: &ResultSpec) -> Option<JsonB> {
     let (kept_as, store) = match &spec.to {
-        ResultTo::Nothing => return,
+        ResultTo::Nothing => return None,
         ResultTo::Inline { .. } => ("inline", None),
         ResultTo::Table { .. } => ("table", None),
         ResultTo::Object(object) => ("object", Some(&object.store)),
         ResultTo::Export(object) => ("export", Some(&object.store)),
     };
-    let said = serde_json::json!({
+    Some(JsonB(serde_json::json!({
         "kept_as": kept_as, "store": store, "path": kept.path, "location": kept.location, "format": kept.format,
         "compression": kept.compression, "rows": kept.rows, "bytes": kept.bytes, "meta": kept.columns,
         "content": kept.content, "keep_for": spec.keep_for,
-    });
-    run(c"SELECT async.record_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(JsonB(said))]);
+    })))
 }
 
 fn time(microseconds: i64) -> Arg {
@@ -217,6 +234,11 @@ pub fn target_down(target: &str, since: i64, next_try: i64, tries: i32, error: &
 /// A target can be reached again; None: whatever is noted of any.
 pub fn target_up(target: Option<&str>) {
     run(c"DELETE FROM async.target_down WHERE $1 IS NULL OR target = $1", &[arg(target)]);
+}
+
+/// An interval in microseconds; it was checked when it was configured.
+pub fn microseconds(interval: &str) -> Option<i64> {
+    run(c"SELECT (extract(epoch FROM $1::interval) * 1000000)::bigint", &[arg(interval)]).one()
 }
 
 /// At most `limit` results that are over; returns objects that are to be deleted: (task, store, path).

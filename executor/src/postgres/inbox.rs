@@ -98,7 +98,8 @@ pub enum Fate {
     Runs(i32),
 }
 
-/// Finds out, and makes sure that it stays so. Outside of a transaction.
+/// Finds out, and makes sure that it stays so. Outside of a transaction. An attempt may have been lost before it had settled
+/// those before it: then their fates are looked up too.
 pub async fn settle(connection: &Connection, job: &Job) -> Result<Fate, Error> {
     for attempt in job.unsure_attempts() {
         match settle_one(connection, job, attempt).await? {

@@ -76,6 +76,7 @@ impl Dispatcher {
                     self.unwritten.push(l);
                 }
                 _ => {
+                    results::discard(&l);
                     self.queue.wait(l.task_id, l.attempt);
                     self.touched.push(l.task_id);
                 }

@@ -73,6 +73,8 @@ struct Down {
     /// Asked about right now.
     probing: bool,
     target: Arc<Target>,
+    /// How long its tasks may wait, in microseconds; None: for ever.
+    patience: Option<i64>,
 }
 
 pub struct Remote {
@@ -348,6 +350,7 @@ impl Remote {
             error: String::new(),
             probing: false,
             target: target.clone(),
+            patience: None,
         });
         if down.next_try <= now || down.probing {
             // Doubled each time, and spread, so that many targets of one server are not all tried at once.
@@ -356,6 +359,7 @@ impl Remote {
             down.tries += 1;
         }
         down.probing = false;
+        down.patience = target.options.get("give_up_after").and_then(Value::as_str).and_then(store::microseconds);
         down.target = target;
         down.error = error.to_owned();
         store::target_down(&name, down.since, down.next_try, down.tries, error);
@@ -375,8 +379,7 @@ impl Remote {
         let now = crate::store::now();
         let mut given_up = Vec::new();
         for (name, down) in &mut self.down {
-            let patience = down.target.options.get("give_up_after").and_then(Value::as_f64);
-            if patience.is_some_and(|seconds| now - down.since > (seconds * 1e6) as i64) {
+            if down.patience.is_some_and(|patience| now - down.since > patience) {
                 given_up.push((name.clone(), down.error.clone()));
             }
             if down.next_try <= now && !down.probing {
@@ -430,10 +433,9 @@ impl Remote {
 
     /// Targets were configured anew: those that were down are tried again at once.
     pub fn configured(&mut self) {
-        if !self.down.is_empty() {
-            self.down.clear();
-            store::target_up(None);
-        }
+        // Also what a dispatcher before this one has noted.
+        self.down.clear();
+        store::target_up(None);
         self.engine_id.clear();
     }
 
@@ -540,7 +542,8 @@ fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, R
         task_id: outgoing.task_id,
         attempt: outgoing.attempt,
         engine: engine.to_owned(),
-        unsure: outgoing.unsure,
+        unsure: outgoing.unsure_since.is_some(),
+        unsure_since: outgoing.unsure_since,
         intention: outgoing.intention,
         role: outgoing.role.clone(),
         target,

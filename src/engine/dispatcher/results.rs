@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pgflow_executor::job::{Done, Ending, Job};
-use pgflow_executor::results::{object_path, parse_result, Keep, ObjectSpec, ResultSpec, ResultTo, Store};
+use pgflow_executor::results::{object_path, parse_result, Keep, Kept, ObjectSpec, ResultSpec, ResultTo, Store};
 
 use super::remote::{secrets, Landed};
 use crate::engine::own_task::Attempt;
@@ -45,6 +45,14 @@ pub fn keep(job: &Job, spec: &ResultSpec) -> Result<Keep, String> {
             Keep::Export { store, path, format: object.format, compression: object.compression }
         }
     })
+}
+
+/// What an attempt has stored that does not count is deleted.
+pub fn discard(l: &Landed) {
+    if let Ending::Finished(Done { kept: Some(kept), .. }) = &l.ending {
+        let kept = Kept { path: l.keep.path().map(str::to_owned), ..kept.clone() };
+        store::discard_result(Attempt { task_id: l.task_id, attempt: l.attempt }, &kept, &l.spec);
+    }
 }
 
 /// Notes what a finished attempt has left: its result, and what the other side said.

@@ -1,0 +1,44 @@
+//! A result of hundreds of megabytes passes through the dispatcher without staying there.
+
+use anyhow::{ensure, Context, Result};
+use pgflow_tests::cluster::Cluster;
+
+use crate::kit::*;
+
+/// The most memory that a process has had, in bytes.
+fn most_memory(pid: i32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+}
+
+/// A result of so many megabytes, from ClickHouse into an object; `PGFLOW_SOAK=1` makes it a gigabyte.
+#[test]
+fn a_large_result_passes_through_the_dispatcher_in_bounded_memory() {
+    let megabytes: u64 = if std::env::var("PGFLOW_SOAK").is_ok_and(|soak| soak == "1") { 1024 } else { 200 };
+    let cluster = start(Cluster::options());
+    test_on(&cluster, away(), "large", |place| {
+        place.with_clickhouse()?;
+        let directory = shelf(&place.here)?;
+        place.sql.run(&format!(
+            r#"SELECT async.configure('{{"stores": [{{"store": "shelf", "url": "file://{}"}}]}}')"#,
+            directory.display()
+        ))?;
+        let rows = megabytes * 1024;
+        let task = place.push(
+            "house",
+            &format!("SELECT number AS n, hex(randomString(512)) AS t FROM numbers({rows})"),
+            r#", _result => '{"to": "object", "store": "shelf", "format": "csv", "path": "large"}'"#,
+        )?;
+        place.ends(task, "Finished")?;
+        let bytes = place.sql.number(&format!("SELECT bytes FROM async.v_result WHERE task_id = {task}"))? as u64;
+        ensure!(bytes >= megabytes << 20, "{bytes} bytes");
+        same(place.sql.number(&format!("SELECT rows FROM async.v_result WHERE task_id = {task}"))? as u64, rows)?;
+        let path = place.sql.text(&format!("SELECT path FROM async.result WHERE task_id = {task}"))?;
+        same(std::fs::metadata(directory.join(path))?.len(), bytes)?;
+        let most = most_memory(place.dispatcher()?)?;
+        ensure!(most < 256 << 20, "the dispatcher took {} MB", most >> 20);
+        place.sql.run(&format!("SELECT async.drop_result({task})"))?;
+        wait_for("the file is deleted", || Ok(files(&directory)?.is_empty()))
+    });
+}
