@@ -66,8 +66,8 @@ BEGIN
         FROM told u JOIN open o ON o.task_id = u.task_id),
     changed AS (
       UPDATE async.task t
-      -- An attempt that did nothing leaves open what became of those before it, and its number to the next.
-      SET attempt = CASE WHEN v.word = 'down' OR v.word = 'again' AND t.unsure THEN t.attempt ELSE v.attempt END,
+      -- An attempt that met nobody leaves its number to the next; one that did nothing, open what became of those before it.
+      SET attempt = CASE WHEN v.word = 'down' THEN t.attempt ELSE v.attempt END,
           consumed = CASE WHEN v.word IN ('deferred', 'again', 'down', 'lost') THEN NULL ELSE v.started END,
           first_consumed = coalesce(t.first_consumed, v.started),
           yielded = CASE WHEN v.word = 'yielded' THEN clock_timestamp() END,
@@ -80,7 +80,8 @@ BEGIN
           processing_error = CASE WHEN v.word IN ('failed', 'timed_out') THEN v.error END,
           eligible_when = CASE WHEN v.word IN ('deferred', 'again', 'down', 'lost') THEN clock_timestamp() + v.delay END,
           crashes = t.crashes + (v.word IN ('again', 'lost'))::INT,
-          unsure_since = CASE v.word WHEN 'lost' THEN coalesce(t.unsure_since, v.attempt) WHEN 'again' THEN t.unsure_since END,
+          unsure_since = CASE WHEN v.word = 'lost' THEN coalesce(t.unsure_since, v.attempt)
+                              WHEN v.word IN ('again', 'down') THEN t.unsure_since END,
           suspect = false
       FROM verdict v WHERE t.task_id = v.task_id
       RETURNING t.task_id, t.attempt, v.word, v.error, v.delay),

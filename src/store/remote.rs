@@ -48,7 +48,7 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                  -- greatest() leaves nulls out: no limit must not become the least one.
                  CASE WHEN l.micros IS NOT NULL THEN greatest(1, l.micros
                    - coalesce((extract(epoch FROM clock_timestamp() - t.first_consumed) * 1000000)::bigint, 0)) END,
-                 l.micros, t.crashes, t.unsure_since
+                 l.micros, t.crashes
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
           CROSS JOIN LATERAL (SELECT * FROM async.task x WHERE x.task_id = u.task_id AND x.processed IS NULL OFFSET 0) t
           CROSS JOIN async.control c
@@ -83,7 +83,6 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                 time_left: rows.get(r, 16),
                 time_limit: rows.get(r, 17),
                 tries: rows.get(r, 18)?,
-                unsure_since: rows.get(r, 19),
             })
         })
         .collect()
