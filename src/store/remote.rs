@@ -191,19 +191,31 @@ pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option
 
 /// Notes what an attempt left behind.
 pub fn record_result(a: Attempt, kept: &Kept, spec: &ResultSpec) {
+    if let Some(said) = said(kept, spec) {
+        run(c"SELECT async.record_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(JsonB(said))]);
+    }
+}
+
+/// Has what an attempt left behind deleted: its outcome does not count.
+pub fn discard_result(a: Attempt, kept: &Kept, spec: &ResultSpec) {
+    if let Some(said) = said(kept, spec) {
+        run(c"SELECT async.discard_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(JsonB(said))]);
+    }
+}
+
+fn said(kept: &Kept, spec: &ResultSpec) -> Option<serde_json::Value> {
     let (kept_as, store) = match &spec.to {
-        ResultTo::Nothing => return,
+        ResultTo::Nothing => return None,
         ResultTo::Inline { .. } => ("inline", None),
         ResultTo::Table { .. } => ("table", None),
         ResultTo::Object(object) => ("object", Some(&object.store)),
         ResultTo::Export(object) => ("export", Some(&object.store)),
     };
-    let said = serde_json::json!({
+    Some(serde_json::json!({
         "kept_as": kept_as, "store": store, "path": kept.path, "location": kept.location, "format": kept.format,
         "compression": kept.compression, "rows": kept.rows, "bytes": kept.bytes, "meta": kept.columns,
         "content": kept.content, "keep_for": spec.keep_for,
-    });
-    run(c"SELECT async.record_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(JsonB(said))]);
+    }))
 }
 
 fn time(microseconds: i64) -> Arg {

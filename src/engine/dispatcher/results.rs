@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pgflow_executor::job::{Done, Ending, Job};
-use pgflow_executor::results::{object_path, parse_result, Keep, ObjectSpec, ResultSpec, ResultTo, Store};
+use pgflow_executor::results::{object_path, parse_result, Keep, Kept, ObjectSpec, ResultSpec, ResultTo, Store};
 
 use super::remote::{secrets, Landed};
 use crate::engine::own_task::Attempt;
@@ -56,8 +56,18 @@ pub fn record(l: &Landed) {
         crate::store::worker::log(attempt, levels, messages);
     }
     if let Some(kept) = kept {
-        let mut kept = kept.clone();
-        kept.path = l.keep.path().map(str::to_owned);
-        store::record_result(attempt, &kept, &l.spec);
+        store::record_result(attempt, &placed(kept, l), &l.spec);
     }
+}
+
+/// Has what an attempt has stored deleted: somebody has ended the task otherwise. Returns whether there is anything.
+pub fn discard(l: &Landed) -> bool {
+    let Ending::Finished(Done { kept: Some(kept), .. }) = &l.ending else { return false };
+    let attempt = Attempt { task_id: l.task_id, attempt: l.attempt };
+    store::discard_result(attempt, &placed(kept, l), &l.spec);
+    l.keep.path().is_some()
+}
+
+fn placed(kept: &Kept, l: &Landed) -> Kept {
+    Kept { path: l.keep.path().map(str::to_owned), ..kept.clone() }
 }
