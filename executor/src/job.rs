@@ -81,6 +81,9 @@ pub struct Work {
     pub secrets: BTreeMap<String, Secret>,
 }
 
+/// How many attempts beside the last are looked up; a task fails after fewer.
+const MOST_UNSURE: i32 = 1000;
+
 /// One attempt of a task, with everything that is needed to run it.
 #[derive(Clone, Debug, Default)]
 pub struct Job {
@@ -90,8 +93,9 @@ pub struct Job {
     pub engine: String,
     /// The attempt before this one may have run, or may still run: it is looked up before anything is done.
     pub unsure: bool,
-    /// With `unsure`: the first attempt whose fate is not known; 0: only that of the one before.
-    pub unsure_from: i32,
+    /// With `unsure`: the first attempt whose fate is unknown, if that is not only the one before. An attempt that was told
+    /// to wait, or was itself lost before it could look, leaves what came before it as unknown as it was.
+    pub unsure_since: Option<i32>,
     /// Counts intentions: an administrator's restart of the task is a new one, a retry is not. Part of `intention_key`.
     pub intention: i32,
     /// The role the task runs as in the orchestrating database.
@@ -109,11 +113,13 @@ impl Job {
         format!("pgflow-{}-{}-{attempt}", self.engine, self.task_id)
     }
 
-    /// The attempts whose fate is to be looked up before this one does anything, the latest first.
-    pub fn unsure_attempts(&self) -> impl Iterator<Item = i32> + use<'_> {
+    /// The attempts before this one whose fate is unknown.
+    pub fn unsure_attempts(&self) -> std::ops::Range<i32> {
+        if !self.unsure {
+            return self.attempt..self.attempt;
+        }
         let last = self.attempt - 1;
-        let first = if self.unsure_from > 0 { self.unsure_from.min(last) } else { last };
-        (first..=last).rev().filter(|_| self.unsure)
+        self.unsure_since.unwrap_or(last).clamp(last - MOST_UNSURE, last)..self.attempt
     }
 
     /// The same for every attempt of one intention: what a receiver needs to see a repetition.
@@ -270,6 +276,16 @@ fn passwords_of(string: &str) -> Vec<String> {
                 found.push(value.to_owned());
             }
         }
+    } else if let Some((_, rest)) = string.split_once("://") {
+        // A URL of several hosts, as libpq has it: `postgresql://user:password@a:1,b:2/db?password=…`.
+        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let credentials = authority.rsplit_once('@').map_or("", |(credentials, _)| credentials);
+        let passwords = credentials.split_once(':').map(|(_, password)| password).into_iter();
+        let values = query.split('&').filter_map(|pair| pair.split_once('=').filter(|(key, _)| is_credential(key)));
+        for password in passwords.chain(values.map(|(_, value)| value)) {
+            found.push(password.to_owned());
+            found.push(decoded(password));
+        }
     } else {
         // key = 'va\'lue' pairs.
         let mut rest = string;
@@ -328,6 +344,8 @@ mod tests {
     fn passwords_are_masked_wherever_they_stand() {
         let url = job("clickhouse://ann:s%40cret@h:9000/db?password=other1&x=y");
         assert_eq!(url.masked("ann s%40cret s@cret other1 y"), "ann *** *** *** y");
+        let hosts = job("postgresql://ann:s%40cret@a:1,[::1]:2/db?x=y&sslpassword=other1");
+        assert_eq!(hosts.masked("ann s%40cret s@cret other1 y"), "ann *** *** *** y");
         let pairs = job(r"host=h password='it\'s me' user=ann sslpassword=abcd dbname=d");
         assert_eq!(pairs.masked("ann it's me abcd h"), "ann *** *** h");
     }
@@ -339,6 +357,16 @@ mod tests {
         let printed = format!("{job:?}");
         assert!(!printed.contains("hunter"), "{printed}");
         assert!(!job.masked("got hunter23").contains("hunter"));
+    }
+
+    #[test]
+    fn what_is_unknown_stays_unknown() {
+        let sure = Job { attempt: 5, ..Job::default() };
+        assert!(sure.unsure_attempts().is_empty());
+        let unsure = Job { unsure: true, ..sure };
+        assert_eq!(unsure.unsure_attempts(), 4..5);
+        assert_eq!(Job { unsure_since: Some(2), ..unsure.clone() }.unsure_attempts(), 2..5);
+        assert_eq!(Job { unsure_since: Some(9), ..unsure }.unsure_attempts(), 4..5);
     }
 
     #[test]

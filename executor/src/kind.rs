@@ -60,8 +60,8 @@ pub trait Kind: Send + Sync {
     /// Whether a task needs a query, a routine to call, either, or neither (it is all in the options).
     fn needs(&self) -> Needs;
 
-    /// Runs one attempt to its end. If `job.unsure`, looks up first what became of the attempt before
-    /// (`job.attempt_key(job.attempt - 1)`), where the kind can: then `Finished`, or goes on with this one.
+    /// Runs one attempt to its end. If `job.unsure`, looks up first what became of the attempts before
+    /// (`job.attempt_key` of `job.unsure_attempts()`), where the kind can: then `Finished`, or goes on with this one.
     /// Never panics, never waits without a limit of its own, never returns a secret in a message.
     async fn run(&self, job: &Job, context: &Context) -> Ending;
 

@@ -61,8 +61,8 @@ COMMENT ON COLUMN async.task.entered IS 'When it was pushed.';
 COMMENT ON COLUMN async.task.consumed IS 'Start of the attempt that ended it, yielded it or put it off; null while the first one runs.';
 COMMENT ON COLUMN async.task.first_consumed IS 'Start of the first attempt: the clock of its time-out.';
 COMMENT ON COLUMN async.task.yielded IS 'Since when somebody else works on it: an asynchronous call or a client''s lease.';
-COMMENT ON COLUMN async.task.unsure IS 'Its last attempt may have run elsewhere: that is looked up before it runs again.';
-COMMENT ON COLUMN async.task.unsure_from IS 'While unsure: the first attempt whose fate is not known.';
+COMMENT ON COLUMN async.task.unsure_since IS
+  'The first attempt that may have run elsewhere unknown to us: looked up before the next; null: there is none.';
 COMMENT ON COLUMN async.task.intention IS 'How often it was restarted by somebody; retries do not count.';
 COMMENT ON COLUMN async.task.options IS 'Outside flows: parameters, settings, tier, request, result.';
 COMMENT ON COLUMN async.task.processed IS 'When it ended; null: open.';

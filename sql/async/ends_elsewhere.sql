@@ -80,8 +80,8 @@ BEGIN
           processing_error = CASE WHEN v.word IN ('failed', 'timed_out') THEN v.error END,
           eligible_when = CASE WHEN v.word IN ('deferred', 'again', 'down', 'lost') THEN clock_timestamp() + v.delay END,
           crashes = t.crashes + (v.word IN ('again', 'lost'))::INT,
-          unsure = v.word = 'lost' OR v.word IN ('again', 'down') AND t.unsure,
-          unsure_from = CASE WHEN t.unsure THEN t.unsure_from ELSE v.attempt END, suspect = false
+          unsure_since = CASE v.word WHEN 'lost' THEN coalesce(t.unsure_since, v.attempt) WHEN 'again' THEN t.unsure_since END,
+          suspect = false
       FROM verdict v WHERE t.task_id = v.task_id
       RETURNING t.task_id, t.attempt, v.word, v.error, v.delay),
     logged AS (

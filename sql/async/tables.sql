@@ -107,8 +107,7 @@ CREATE TABLE async.task (
   source              TEXT,
   query               TEXT,                       -- null for a task of a flow: its routine is in the definition
   task_data           JSONB,                      -- of a step: its arguments
-  unsure              BOOL NOT NULL DEFAULT false,-- the last attempt may have run elsewhere: looked up before the next
-  unsure_from         INT,                        -- if so: the first of the attempts of which that is not known
+  unsure_since        INT,                        -- the first attempt that may have run elsewhere: looked up before the next
   intention           INT NOT NULL DEFAULT 0,     -- counts restarts: what a receiver tells repetitions from
   options             JSONB                       -- outside flows: parameters, settings, tier, request, result
 ) WITH (fillfactor = 45);  -- room for every row's second version, also while a snapshot keeps the first

@@ -487,7 +487,7 @@ BEGIN
   UPDATE async.task t SET
     processed = NULL, yielded = NULL, consumed = NULL, first_consumed = NULL, finish_status = NULL, failed = NULL,
     processing_error = NULL, eligible_when = NULL, times_up = NULL, crashes = 0, suspect = false,
-    partially_committed = false, unsure = false,
+    partially_committed = false, unsure_since = NULL,
     intention = t.intention + 1  -- whoever receives it elsewhere must not take it for a repetition
   WHERE t.task_id = _task_id;
   PERFORM async.note_tasks(ARRAY[_task_id], 'STATUS', format('started again by role "%s"', pg_get_userbyid(_caller)));

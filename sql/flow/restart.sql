@@ -179,7 +179,7 @@ BEGIN
         first_consumed = NULL, yielded = NULL, eligible_when = NULL, times_up = NULL, crashes = 0, suspect = false,
         -- An attempt that was stopped as it began was not counted: its late outcome must not match the new one.
         attempt = t.attempt + (t.consumed IS NULL)::int,
-        partially_committed = false, unsure = false, intention = t.intention + 1,
+        partially_committed = false, unsure_since = NULL, intention = t.intention + 1,
         query = NULL  -- of a flow's task only what its query_routine has said is here: it is asked again
       WHERE t.task_id = ANY (_again.task_ids[_at : _at + 999]);
       PERFORM async.note_tasks(_again.task_ids[_at : _at + 999], 'STATUS', 'started again by flow.retry_failed');

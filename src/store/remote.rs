@@ -15,8 +15,8 @@ pub struct Outgoing {
     pub attempt: i32,
     pub target: String,
     pub role: String,
-    pub unsure: bool,
-    pub unsure_from: i32,
+    /// The first attempt whose fate elsewhere is unknown.
+    pub unsure_since: Option<i32>,
     pub intention: i32,
     pub query: Option<String>,
     pub routine: Option<String>,
@@ -37,7 +37,7 @@ pub struct Outgoing {
 /// The open ones among these tasks, with everything that is needed to run them.
 pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
     let rows = run(
-        c"SELECT t.task_id, t.attempt + 1, t.target, t.run_as::text, t.unsure, t.intention,
+        c"SELECT t.task_id, t.attempt + 1, t.target, t.run_as::text, t.unsure_since, t.intention,
                  CASE WHEN t.flow_id IS NULL OR t.query IS NOT NULL THEN t.query
                       WHEN t.is_step THEN n.step_query ELSE n.query END,
                  CASE WHEN t.is_step THEN n.step_routine ELSE n.routine END,
@@ -48,7 +48,7 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                  -- greatest() leaves nulls out: no limit must not become the least one.
                  CASE WHEN l.micros IS NOT NULL THEN greatest(1, l.micros
                    - coalesce((extract(epoch FROM clock_timestamp() - t.first_consumed) * 1000000)::bigint, 0)) END,
-                 l.micros, t.crashes, coalesce(t.unsure_from, t.attempt)
+                 l.micros, t.crashes, t.unsure_since
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
           CROSS JOIN LATERAL (SELECT * FROM async.task x WHERE x.task_id = u.task_id AND x.processed IS NULL OFFSET 0) t
           CROSS JOIN async.control c
@@ -69,7 +69,7 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                 attempt: rows.get(r, 2)?,
                 target: rows.get(r, 3)?,
                 role: rows.get(r, 4)?,
-                unsure: rows.get(r, 5)?,
+                unsure_since: rows.get(r, 5),
                 intention: rows.get(r, 6)?,
                 query: rows.get(r, 7),
                 routine: rows.get(r, 8),
@@ -83,7 +83,7 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                 time_left: rows.get(r, 16),
                 time_limit: rows.get(r, 17),
                 tries: rows.get(r, 18)?,
-                unsure_from: rows.get(r, 19)?,
+                unsure_since: rows.get(r, 19),
             })
         })
         .collect()
@@ -192,18 +192,18 @@ pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option
 /// Notes what an attempt left behind.
 pub fn record_result(a: Attempt, kept: &Kept, spec: &ResultSpec) {
     if let Some(said) = said(kept, spec) {
-        run(c"SELECT async.record_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(JsonB(said))]);
+        run(c"SELECT async.record_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(said)]);
     }
 }
 
-/// Has what an attempt left behind deleted: its outcome does not count.
+/// An attempt that does not count has left something behind.
 pub fn discard_result(a: Attempt, kept: &Kept, spec: &ResultSpec) {
     if let Some(said) = said(kept, spec) {
-        run(c"SELECT async.discard_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(JsonB(said))]);
+        run(c"SELECT async.discard_result($1, $2, $3)", &[arg(a.task_id), arg(a.attempt), arg(said)]);
     }
 }
 
-fn said(kept: &Kept, spec: &ResultSpec) -> Option<serde_json::Value> {
+fn said(kept: &Kept, spec: &ResultSpec) -> Option<JsonB> {
     let (kept_as, store) = match &spec.to {
         ResultTo::Nothing => return None,
         ResultTo::Inline { .. } => ("inline", None),
@@ -211,11 +211,11 @@ fn said(kept: &Kept, spec: &ResultSpec) -> Option<serde_json::Value> {
         ResultTo::Object(object) => ("object", Some(&object.store)),
         ResultTo::Export(object) => ("export", Some(&object.store)),
     };
-    Some(serde_json::json!({
+    Some(JsonB(serde_json::json!({
         "kept_as": kept_as, "store": store, "path": kept.path, "location": kept.location, "format": kept.format,
         "compression": kept.compression, "rows": kept.rows, "bytes": kept.bytes, "meta": kept.columns,
         "content": kept.content, "keep_for": spec.keep_for,
-    }))
+    })))
 }
 
 fn time(microseconds: i64) -> Arg {

@@ -239,7 +239,7 @@ DECLARE
 BEGIN
   SELECT * INTO _task FROM async.task WHERE task_id = _id;
   ASSERT _task.run_as = 'e_ann' AND _task.target = 'house' AND _task.priority = -3 AND _task.manual_timeout = '1 minute'
-     AND _task.task_data = '{"c": 1}' AND _task.intention = 0 AND NOT _task.unsure
+     AND _task.task_data = '{"c": 1}' AND _task.intention = 0 AND _task.unsure_since IS NULL
      AND _task.options = '{"parameters": {"a": 1}, "settings": {"max_threads": 2}, "result": "inline"}', _task;
   ASSERT (SELECT string_agg(v::TEXT, '') NOT LIKE '%hunter%' FROM async.v_task v WHERE v.task_id = _id);
   -- A tier that names another target pushes there.
@@ -284,10 +284,10 @@ BEGIN
   ASSERT (SELECT count(*) = 1 FROM async.task_secret WHERE task_id = ANY (_ids)), 'a task that goes on keeps them';
   PERFORM flow.delete_tasks(_ids[5:5]);
   ASSERT (SELECT count(*) = 0 FROM async.task_secret WHERE task_id = ANY (_ids));
-  UPDATE async.task SET unsure = true WHERE task_id = _ids[1];
+  UPDATE async.task SET unsure_since = 1 WHERE task_id = _ids[1];
   PERFORM async.restart_task(_ids[1]);
   SELECT * INTO _task FROM async.task WHERE task_id = _ids[1];
-  ASSERT _task.intention = 1 AND NOT _task.unsure AND _task.processed IS NULL;
+  ASSERT _task.intention = 1 AND _task.unsure_since IS NULL AND _task.processed IS NULL;
   _ids := ARRAY[async.push_request('web', '{"path": "/x"}')];
   PERFORM async.cancel(_ids);
   PERFORM async.restart_task(_ids[1]);

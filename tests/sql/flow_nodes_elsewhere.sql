@@ -58,9 +58,9 @@ BEGIN
   -- Steps that did not finish run again as a new intention.
   PERFORM t.end_task(t.step(_id, 'load', '{"x": 1}'), 'FAILED');
   PERFORM flow.cancel(_id);
-  UPDATE async.task SET unsure = true WHERE task_id = t.step(_id, 'load', '{"x": 1}');
+  UPDATE async.task SET unsure_since = 1 WHERE task_id = t.step(_id, 'load', '{"x": 1}');
   PERFORM flow.retry_failed(_id);
-  ASSERT (SELECT intention = 1 AND NOT unsure AND processed IS NULL FROM async.task WHERE task_id = t.step(_id, 'load', '{"x": 1}'));
+  ASSERT (SELECT intention = 1 AND unsure_since IS NULL AND processed IS NULL FROM async.task WHERE task_id = t.step(_id, 'load', '{"x": 1}'));
 
   -- The function is looked at again when a run starts.
   DROP FUNCTION t.make_query;

@@ -196,8 +196,13 @@ impl Refused {
     pub fn failure(&self) -> Failure {
         match self {
             Refused::Unreachable { host, text, built: true } => {
-                Failure::new(format!("cannot connect to ClickHouse on {}:{}: {text}", host.name, host.port))
-                    .hint("Check the host, and that the port is the one of ClickHouse's HTTP interface (8123, 8443).")
+                let hint = match text.contains("certificate") {
+                    true => "Name a file with the authority's certificate: \"ca_file\" in the target's options.",
+                    false => {
+                        "Check the host, and that the port is the one of ClickHouse's HTTP interface (8123, 8443)."
+                    }
+                };
+                Failure::new(format!("cannot connect to ClickHouse on {}:{}: {text}", host.name, host.port)).hint(hint)
             }
             Refused::Unreachable { text, .. } => Failure::new(format!("the request cannot be made: {text}")),
             Refused::Cut { host, text } => {

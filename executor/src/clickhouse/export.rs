@@ -7,16 +7,16 @@ use serde_json::Value;
 
 use super::parameters::quoted;
 use super::query::{format_name, Statement};
-use crate::job::{Failure, Job, Secret};
-use crate::results::{Compression, Format, Keep, Kept, Store};
+use crate::job::{Done, Ending, Failure, Job, Secret};
+use crate::results::{self, Compression, Format, Keep, Kept, Store};
 
 /// Makes an INSERT of a statement that returns rows.
 pub fn wrap(job: &Job, statement: &mut Statement) -> Result<(), Failure> {
     let Keep::Export { store, path, format, compression } = &job.keep else { return Ok(()) };
     let url = quoted(&object_url(store, path)?);
     let compression = match (format, compression) {
-        // Their own compression is inside: a setting.
-        (Format::Parquet | Format::Arrow, _) | (_, Compression::None) => "none",
+        // Its compression is inside: a setting.
+        (Format::Parquet, _) | (_, Compression::None) => "none",
         (_, Compression::Gzip) => "gzip",
         (_, Compression::Zstd) => "zstd",
     };
@@ -58,6 +58,16 @@ pub fn kept(job: &Job, rows: Option<u64>) -> Option<Kept> {
     })
 }
 
+/// Adds the object's size, which ClickHouse does not tell; if the store does not either it is not known.
+pub async fn sized(job: &Job, mut ending: Ending) -> Ending {
+    if let (Keep::Export { store, path, .. }, Ending::Finished(Done { kept: Some(kept), .. })) =
+        (&job.keep, &mut ending)
+    {
+        kept.bytes = results::size(store, path).await.ok().flatten();
+    }
+    ending
+}
+
 /// Whether a query that ClickHouse shows writes the object of this job.
 pub fn writes(job: &Job, shown: &str) -> bool {
     let Keep::Export { store, path, .. } = &job.keep else { return false };
@@ -71,6 +81,11 @@ fn object_url(store: &Store, path: &str) -> Result<String, Failure> {
             .detail("Exports go into stores whose URL begins with s3://.")
             .hint("Use \"to\": \"object\": pgflow then writes the object itself."));
     };
+    // ClickHouse reads these as patterns, or as the end of the path.
+    if let Some(c) = place.chars().chain(path.chars()).find(|c| "*?{}#%[]".contains(*c)) {
+        return Err(Failure::new(format!("an export cannot have {c} in its path"))
+            .hint("Use \"to\": \"object\", or another path."));
+    }
     let region =
         option(store, "region").or_else(|| option(store, "default_region")).map_or("us-east-1", Secret::expose);
     let endpoint = match option(store, "endpoint").or_else(|| option(store, "endpoint_url")) {
@@ -139,6 +154,7 @@ mod tests {
         let aws = at("s3://bucket", &[("region", "eu-west-1")]).unwrap();
         assert_eq!(aws, "https://s3.eu-west-1.amazonaws.com/bucket/a/b.csv");
         assert!(at("file:///tmp", &[]).is_err());
+        assert!(at("s3://bucket/a*", &[]).is_err());
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<En
                 return match wait(context, client, host, &id).await {
                     Some(ending) => Some(ending),
                     None => {
-                        outcome(job, client, host, &id, LOG).await.unwrap_or_else(|refused| Some(unknown(&refused)))
+                        outcome(job, client, host, &unsure, LOG).await.unwrap_or_else(|refused| Some(unknown(&refused)))
                     }
                 };
             }
@@ -55,12 +55,10 @@ pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<En
             }
         }
         if !gives_back {
-            for id in &unsure {
-                match outcome(job, client, host, id, Duration::ZERO).await {
-                    Ok(None) => {}
-                    Ok(decided) => return decided,
-                    Err(refused) => return Some(unknown(&refused)),
-                }
+            match outcome(job, client, host, &unsure, Duration::ZERO).await {
+                Ok(None) => {}
+                Ok(decided) => return decided,
+                Err(refused) => return Some(unknown(&refused)),
             }
         }
     }
@@ -120,20 +118,20 @@ async fn wait(context: &Context, client: &Client, host: usize, id: &str) -> Opti
     None
 }
 
-/// What the log says of a query that does not run any more; waits for the log, if it is to. None: it says nothing. An error:
+/// What the log says of queries that do not run any more, above all that one was done; waits for the log, if it is to. None: it says nothing. An error:
 /// it could not be asked.
 async fn outcome(
     job: &Job,
     client: &Client,
     host: usize,
-    id: &str,
+    ids: &[String],
     patience: Duration,
 ) -> Result<Option<Ending>, Refused> {
     let query = format!(
         "SELECT toString(type), toUInt32(exception_code), exception, toUInt64(written_rows), query FROM system.query_log \
-         WHERE query_id = {} AND event_date >= today() - 60 AND type != 'QueryStart' \
-         ORDER BY event_time_microseconds DESC LIMIT 1 FORMAT JSONCompactEachRow",
-        quoted(id)
+         WHERE query_id IN ({}) AND event_date >= today() - 60 AND type != 'QueryStart' \
+         ORDER BY type = 'QueryFinish' DESC, event_time_microseconds DESC LIMIT 1 FORMAT JSONCompactEachRow",
+        ids.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(", ")
     );
     let from = Instant::now();
     loop {

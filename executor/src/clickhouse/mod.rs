@@ -4,6 +4,9 @@
 //! What is promised: at least once. A lost attempt is looked up by its name first (`lookup`); where ClickHouse keeps a
 //! query log, and nothing has to be given back, what has been done is not done again.
 //!
+//! Behind one address there may be several servers (a load balancer): looks and kills may then reach another one than the
+//! query. Kills are repeated until the query's own answer has ended; looks that find nothing decide nothing.
+//!
 //! Must never take an answer for a result before its end has come, rely on a closed connection to stop a query, or put a
 //! secret where ClickHouse shows queries.
 
@@ -77,7 +80,7 @@ impl ClickHouse {
         let statement = query::of(job, &client.connection.settings)?;
         if job.unsure && job.attempt > 1 {
             if let Some(ending) = lookup::earlier(job, context, &client).await {
-                return Ok(ending);
+                return Ok(export::sized(job, ending).await);
             }
         }
         if context.stop.is_cancelled() {
@@ -85,7 +88,7 @@ impl ClickHouse {
         }
         let ending = run::run(job, context, &client, &statement).await;
         client.touch();
-        Ok(ending)
+        Ok(export::sized(job, ending).await)
     }
 }
 

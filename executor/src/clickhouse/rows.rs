@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
                 row.push(value);
             }
             self.read += 1;
-            if self.read % TURN == 0 {
+            if self.read.is_multiple_of(TURN) {
                 tokio::task::yield_now().await;
             }
             return rows.push(row).await;

@@ -16,7 +16,7 @@ use super::rows::Reader;
 use super::{export, progress, stop, text};
 use crate::job::{Done, Ending, Failure, Job};
 use crate::kind::{Context, STOP_GRACE};
-use crate::results::{Column, Format, Keep, Kept, Stream};
+use crate::results::{self, Column, Format, Keep, Kept, Stream};
 
 /// How long the names and types of a stored result's columns may take.
 const DESCRIBE: Duration = Duration::from_secs(5);
@@ -90,7 +90,7 @@ async fn stopped(
                     // It was done before it could be stopped.
                     ending @ Ending::Finished(_) => ending,
                     _ => {
-                        stop::kill(client, host, id).await;
+                        stop::gone(client, host, id).await;
                         Ending::Stopped
                     }
                 };
@@ -140,15 +140,7 @@ async fn answer(job: &Job, client: &Client, host: usize, statement: &Statement) 
     };
     match &job.keep {
         Keep::Nothing => drain(body, |_| None).await,
-        Keep::Export { store, path, .. } => match drain(body, |rows| export::kept(job, rows)).await {
-            Outcome { ending: Ending::Finished(mut done), .. } => {
-                if let (Some(kept), Ok(bytes)) = (&mut done.kept, crate::results::size(store, path).await) {
-                    kept.bytes = bytes;
-                }
-                Ending::Finished(done).into()
-            }
-            other => other,
-        },
+        Keep::Export { .. } => drain(body, |rows| export::kept(job, rows)).await,
         Keep::Inline { .. } | Keep::Worker(_) => rows(job, body).await,
         Keep::Object { format, .. } => match object(job, body, *format).await {
             Ok((stream, rows)) => {
@@ -163,7 +155,15 @@ async fn answer(job: &Job, client: &Client, host: usize, statement: &Statement) 
 fn finished(kept: Result<Kept, Failure>) -> Outcome {
     match kept {
         Ok(kept) => Ending::Finished(Done { kept: Some(kept), ..Done::default() }).into(),
-        Err(failure) => Ending::Failed(failure).into(),
+        Err(failure) => of_store(failure).into(),
+    }
+}
+
+/// A store that cannot be reached now: the query was run, its result is not there, it is run again.
+fn of_store(failure: Failure) -> Ending {
+    match failure.code.as_deref() == Some(results::UNREACHABLE) {
+        true => Ending::Lost(failure),
+        false => Ending::Failed(failure),
     }
 }
 
@@ -210,7 +210,7 @@ async fn rows(job: &Job, mut body: Body) -> Outcome {
 
 /// Streams the answer into the store: what is left to do is to close it.
 async fn object(job: &Job, mut body: Body, format: Format) -> Result<(Stream, Option<u64>), Outcome> {
-    let goes_on = |failure| Outcome { ending: Ending::Failed(failure), goes_on: true };
+    let goes_on = |failure| Outcome { ending: of_store(failure), goes_on: true };
     let mut stream = Stream::open(&job.keep).await.map_err(goes_on)?;
     let mut counter = Counter::of(format);
     let mut bytes = 0;

@@ -15,13 +15,21 @@ const AGAIN: u32 = 3;
 
 /// Kills a query and waits until it is gone from the host; false: nobody knows whether it is.
 pub async fn kill(client: &Client, host: usize, query_id: &str) -> bool {
+    end(client, host, query_id, 0).await
+}
+
+/// The same for one that should be gone already: looks first.
+pub async fn gone(client: &Client, host: usize, query_id: &str) -> bool {
+    end(client, host, query_id, 1).await
+}
+
+async fn end(client: &Client, host: usize, query_id: &str, mut looks: u32) -> bool {
     let id = quoted(query_id);
     let kill = format!("KILL QUERY WHERE query_id = {id} ASYNC FORMAT Null");
     let count = format!("SELECT count() FROM system.processes WHERE query_id = {id} FORMAT TabSeparated");
     let all = async {
-        let mut looks = 0;
         loop {
-            if looks % AGAIN == 0 {
+            if looks.is_multiple_of(AGAIN) {
                 // A failure shows in the look that follows.
                 let _ = client.ask(host, kill.clone(), ONE).await;
             }

@@ -77,8 +77,8 @@ fn blank_end(text: &str, at: usize) -> Option<usize> {
     if rest.starts_with("--") || rest.starts_with("#!") || rest.starts_with("# ") {
         return Some(line(rest));
     }
-    if rest.starts_with("/*") {
-        return Some(rest[2..].find("*/").map_or(text.len(), |end| at + 2 + end + 2));
+    if let Some(inside) = rest.strip_prefix("/*") {
+        return Some(inside.find("*/").map_or(text.len(), |end| at + 2 + end + 2));
     }
     let c = rest.chars().next().filter(|c| c.is_whitespace())?;
     Some(at + c.len_utf8())

@@ -123,7 +123,8 @@ impl Attempt<'_> {
         let facts = connection.facts();
         let entry = facts.inbox.then(|| Entry::of(self.job));
         let before = if facts.pooler { self.of_session() } else { Vec::new() };
-        let block = match call::block(self.job, routine, entry.as_ref(), &before) {
+        let after = entry.as_ref().map(|entry| (self.own_role(), entry));
+        let block = match call::block(self.job, routine, &before, after) {
             Ok(block) => block,
             Err(failure) => return Ending::Failed(failure),
         };
@@ -184,7 +185,9 @@ impl Attempt<'_> {
         let rows = match self.send(connection, bound).await {
             Ok(rows) => rows,
             Err(Trouble::Sql(error)) => {
-                let rolled_back = connection.client.batch_execute("ROLLBACK").await.is_ok();
+                // A server that wants to copy would take it for data, and never answer.
+                let rolled_back =
+                    !ends_the_session(&error) && connection.client.batch_execute("ROLLBACK").await.is_ok();
                 // active_sql_transaction, invalid_transaction_termination: VACUUM, and CALL of what commits.
                 let impossible = matches!(error.code().map(|code| code.code()), Some("25001" | "2D000"));
                 return match impossible && rolled_back {
@@ -205,7 +208,14 @@ impl Attempt<'_> {
         }
         let entry = facts.inbox.then(|| Entry::of(self.job));
         let client = &connection.client;
-        let (entered, committed) = tokio::join!(
+        // Sent together, in this order. The query may have become another role, which cannot enter the row.
+        let (itself, entered, committed) = tokio::join!(
+            async {
+                match &entry {
+                    Some(_) => self.configure(client, vec![self.own_role()], true).await,
+                    None => Ok(()),
+                }
+            },
             async {
                 match &entry {
                     Some(entry) => entry.enter(client).await,
@@ -214,10 +224,15 @@ impl Attempt<'_> {
             },
             client.batch_execute("COMMIT")
         );
-        match entered.and(committed) {
+        match itself.and(entered).and(committed) {
             Ok(()) => Ended(Ending::Finished(Done { kept, ..Done::default() })),
             Err(error) => Ended(self.after_work(connection, &error, None)),
         }
+    }
+
+    /// The role that the session has, whatever the work has become.
+    fn own_role(&self) -> (String, String) {
+        ("role".to_owned(), self.role.unwrap_or("none").to_owned())
     }
 
     fn keeps(&self) -> bool {
@@ -309,9 +324,8 @@ fn still_runs(process: i32) -> Ending {
 /// What runs is of no use any more: it is cancelled, and the connection is closed.
 async fn give_up(connection: &mut Connection, failure: Failure) -> Ending {
     connection.spoilt = true;
-    let canceller = connection.canceller();
     // If it does not get there, the server notices by the closed connection.
-    let _ = tokio::time::timeout(Duration::from_secs(2), canceller.cancel()).await;
+    let _ = connection.canceller().request().await;
     Ending::Failed(failure)
 }
 

@@ -12,8 +12,16 @@ use super::inbox::Entry;
 use super::names::{quoted_literal, quoted_name};
 use crate::job::{Failure, Job};
 
-/// `before`: settings for the length of the transaction, where the session is not ours to set.
-pub fn block(job: &Job, routine: &str, entry: Option<&Entry>, before: &[(String, String)]) -> Result<String, Failure> {
+type Setting = (String, String);
+
+/// `before`: settings for the length of the transaction, where the session is not ours to set. `after`: the row of the inbox,
+/// and a setting that makes whoever the callback has become the session's own role again, which may enter it.
+pub fn block(
+    job: &Job,
+    routine: &str,
+    before: &[Setting],
+    after: Option<(Setting, &Entry)>,
+) -> Result<String, Failure> {
     let name = quoted_name(routine).ok_or_else(|| {
         Failure::new(format!("{routine} is no name of a routine")).hint("It is written as name or schema.name.")
     })?;
@@ -28,12 +36,10 @@ pub fn block(job: &Job, routine: &str, entry: Option<&Entry>, before: &[(String,
     ]
     .join(", ");
     let mut body = String::from("BEGIN\n");
-    for (name, value) in before {
-        let (name, value) = (quoted_literal(name), quoted_literal(value));
-        body.push_str(&format!("PERFORM pg_catalog.set_config({name}, {value}, true);\n"));
-    }
+    before.iter().for_each(|setting| body.push_str(&set(setting)));
     body.push_str(&format!("CALL {name}(ROW({row})::flow.callback_arguments_t);\n"));
-    if let Some(entry) = entry {
+    if let Some((own_role, entry)) = after {
+        body.push_str(&set(&own_role));
         let (engine, task, attempt) = (quoted_literal(&entry.engine), entry.task_id, entry.attempt);
         body.push_str(&format!(
             "PERFORM async.enter_inbox({engine}::pg_catalog.text, ({task})::pg_catalog.int8, ({attempt})::pg_catalog.int4);\n"
@@ -42,6 +48,10 @@ pub fn block(job: &Job, routine: &str, entry: Option<&Entry>, before: &[(String,
     body.push_str("END");
     let tag = tag_for(&body);
     Ok(format!("DO LANGUAGE plpgsql ${tag}$\n{body}\n${tag}$"))
+}
+
+fn set((name, value): &Setting) -> String {
+    format!("PERFORM pg_catalog.set_config({}, {}, true);\n", quoted_literal(name), quoted_literal(value))
 }
 
 /// SQL NULL for what is not there.
@@ -81,7 +91,8 @@ mod tests {
         };
         let job = Job { task_id: 7, work: Work { arguments, ..Work::default() }, ..Job::default() };
         let entry = Entry { engine: "e'1".into(), task_id: 7, attempt: 2 };
-        let sql = block(&job, "Ops.load", Some(&entry), &[("a.b".into(), "it's".into())]).unwrap();
+        let own = ("role".to_owned(), "none".to_owned());
+        let sql = block(&job, "Ops.load", &[("a.b".into(), "it's".into())], Some((own, &entry))).unwrap();
         let tag = sql.split('$').nth(1).unwrap();
         assert_eq!(sql.matches(&format!("${tag}$")).count(), 2);
         assert!(
@@ -90,6 +101,6 @@ mod tests {
         );
         assert!(sql.contains("''; DROP TABLE t; --"), "{sql}");
         assert!(sql.contains("async.enter_inbox('e''1'::pg_catalog.text, (7)::pg_catalog.int8, (2)::pg_catalog.int4)"));
-        assert!(block(&job, "load(); DROP TABLE t", None, &[]).is_err());
+        assert!(block(&job, "load(); DROP TABLE t", &[], None).is_err());
     }
 }

@@ -186,7 +186,7 @@ impl Opener<'_> {
     async fn log_in(&self, address: Option<IpAddr>, encryption: Encryption) -> Result<Connection, Refusal> {
         let place = self.place();
         let seen = Arc::new(Seen::default());
-        let negotiator = Negotiator { encryption, name: self.host.name.clone(), seen: seen.clone() };
+        let negotiator = Negotiator { encryption, name: self.host.name.clone(), seen: seen.clone(), they_close: false };
         let config = self.config(address);
         let connection = match address {
             Some(_) => {

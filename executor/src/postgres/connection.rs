@@ -4,11 +4,11 @@
 //! runs on it; `close` says goodbye first. A connection whose transaction may be open is never used again.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_postgres::error::DbError;
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Error};
@@ -21,6 +21,10 @@ use crate::job::Notice;
 /// Messages of one attempt that are kept, and how long each may be.
 const NOTICES: usize = 100;
 const NOTICE_BYTES: usize = 8_192;
+/// After which a connection is not used again.
+const LIFETIME: Duration = Duration::from_secs(600);
+/// How long a cancel request may take.
+const REQUEST: Duration = Duration::from_secs(2);
 
 /// How a cancel request gets there.
 #[derive(Clone)]
@@ -36,7 +40,8 @@ pub struct Facts {
     pub backend: i32,
     /// Something stands between that hands sessions out by the transaction.
     pub pooler: bool,
-    /// The server has the inbox of pgflow_client.sql, and we may use it.
+    /// The server has the inbox of pgflow_client.sql, we may use it, and it takes writes: without any there is nothing that
+    /// could be done twice.
     pub inbox: bool,
     pub standby: bool,
     pub read_only: bool,
@@ -56,6 +61,7 @@ pub struct Connection {
     pub reused: bool,
     /// Not to be used again, though it could be.
     pub spoilt: bool,
+    born: Instant,
     facts: Facts,
     way: Way,
     seen: Arc<Seen>,
@@ -104,6 +110,7 @@ impl Connection {
             place,
             reused: false,
             spoilt: false,
+            born: Instant::now(),
             facts: Facts::default(),
             way,
             seen,
@@ -115,6 +122,11 @@ impl Connection {
 
     pub fn facts(&self) -> Facts {
         self.facts
+    }
+
+    /// Whether what is known of the server may not be so any more: a standby may be promoted, an inbox be installed.
+    pub fn is_outdated(&self) -> bool {
+        self.facts.standby || self.facts.read_only || self.born.elapsed() >= LIFETIME
     }
 
     pub fn asked_for_password(&self) -> bool {
@@ -129,12 +141,13 @@ impl Connection {
         let backend: i32 = row.try_get(0)?;
         // A pooler announces a number of its own, that cancel requests are to name.
         let announced = self.seen.process_id();
+        let (standby, read_only): (bool, bool) = (row.try_get(1)?, row.try_get(2)?);
         self.facts = Facts {
             backend,
             pooler: options.pooler.unwrap_or(announced != 0 && announced != backend),
-            inbox: options.inbox && row.try_get::<_, i64>(3)? == 2,
-            standby: row.try_get(1)?,
-            read_only: row.try_get(2)?,
+            inbox: options.inbox && row.try_get::<_, i64>(3)? == 2 && !standby && !read_only,
+            standby,
+            read_only,
         };
         Ok(())
     }
@@ -184,17 +197,29 @@ impl Drop for Connection {
 }
 
 impl Canceller {
-    /// Asks the server to cancel what runs. Whether it does shows only in what becomes of it.
-    pub async fn cancel(&self) -> Result<(), Error> {
+    /// Asks the server to cancel what runs. Whether it does shows only in what becomes of it. The request is seen to its end
+    /// also if nobody waits any more, because what was to be cancelled has ended: see `Negotiator::they_close`.
+    pub fn request(&self) -> JoinHandle<()> {
+        let canceller = self.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(REQUEST, canceller.cancel()).await;
+        })
+    }
+
+    async fn cancel(&self) -> Result<(), Error> {
         match &self.way {
-            Way::Network(negotiator) => self.token.cancel_query(negotiator.clone()).await,
+            Way::Network(negotiator) => self.token.cancel_query(patient(negotiator)).await,
             Way::Socket(negotiator, path) => match UnixStream::connect(path).await {
-                Ok(socket) => self.token.cancel_query_raw(socket, negotiator.clone()).await,
+                Ok(socket) => self.token.cancel_query_raw(socket, patient(negotiator)).await,
                 // The connection it is for shows the same.
                 Err(_) => Ok(()),
             },
         }
     }
+}
+
+fn patient(negotiator: &Negotiator) -> Negotiator {
+    Negotiator { they_close: true, ..negotiator.clone() }
 }
 
 /// Reads what the server says until the connection ends.

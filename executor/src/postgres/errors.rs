@@ -67,9 +67,10 @@ fn refusal_of_server(db: &DbError, place: &str) -> Refusal {
     // A pooler answers everything with one code.
     let of_pooler = code == "08P01";
     let said = db.message();
-    let final_word = ["no such database", "no such user", "not allowed", "auth failed", "authentication failed"]
-        .iter()
-        .any(|word| said.contains(word));
+    let final_word =
+        ["no such database", "no such user", "does not exist", "not allowed", "auth failed", "authentication failed"]
+            .iter()
+            .any(|word| said.contains(word));
     match &code[..2] {
         "08" if of_pooler && final_word => Refusal::Refused(failure),
         "08" | "53" | "57" | "58" | "XX" => Refusal::Down(failure),

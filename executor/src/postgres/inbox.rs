@@ -88,7 +88,7 @@ pub fn name_of(job: &Job, attempt: i32) -> String {
     format!("pgflow-{}", &hex::encode(Sha256::digest(key.as_bytes()))[..40])
 }
 
-/// What became of the attempt before.
+/// What became of the attempts before.
 #[derive(Debug)]
 pub enum Fate {
     Done,
@@ -102,16 +102,17 @@ pub enum Fate {
 /// those before it: then their fates are looked up too.
 pub async fn settle(connection: &Connection, job: &Job) -> Result<Fate, Error> {
     for attempt in job.unsure_attempts() {
-        match settle_one(connection, job, Entry { attempt, ..Entry::of(job) }).await? {
+        match settle_one(connection, job, attempt).await? {
             Fate::Undone => {}
-            fate => return Ok(fate),
+            decided => return Ok(decided),
         }
     }
     Ok(Fate::Undone)
 }
 
-async fn settle_one(connection: &Connection, job: &Job, before: Entry) -> Result<Fate, Error> {
+async fn settle_one(connection: &Connection, job: &Job, attempt: i32) -> Result<Fate, Error> {
     let client = &connection.client;
+    let before = Entry { attempt, ..Entry::of(job) };
     let inbox = connection.facts().inbox;
     if inbox && was_done(client, &before).await? {
         return Ok(Fate::Done);

@@ -158,7 +158,8 @@ impl Postgres {
 
     /// Keeps the connection for the next job, once its session is as new. Nobody waits for that.
     fn put_back(&self, plan: &Plan<'_>, connection: Connection, ending: &Ending) {
-        if connection.spoilt || !matches!(ending, Ending::Finished(_) | Ending::Failed(_)) {
+        let in_order = matches!(ending, Ending::Finished(_) | Ending::Failed(_));
+        if connection.spoilt || connection.is_outdated() || !in_order {
             return;
         }
         let (pool, key, idle_time) = (self.pool.clone(), plan.key(), plan.options.idle_time);
@@ -227,7 +228,7 @@ impl<'a> Plan<'a> {
         let request = async {
             loop {
                 // What comes of it shows in the work's ending.
-                let _ = tokio::time::timeout(STUBBORN, canceller.cancel()).await;
+                let _ = canceller.request().await;
                 tokio::time::sleep(REPEAT).await;
                 if from.elapsed() >= STUBBORN && !facts.pooler {
                     let _ = tokio::time::timeout(STUBBORN, self.terminate(facts.backend)).await;

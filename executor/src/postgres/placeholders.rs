@@ -236,9 +236,8 @@ fn quoted_length(text: &str, before: &str) -> usize {
 fn closing(bytes: &[u8], quote: u8, escapes: bool) -> usize {
     let mut at = 1;
     while at < bytes.len() {
-        if escapes && bytes[at] == b'\\' {
-            at += 2;
-        } else if bytes[at] == quote && bytes.get(at + 1) == Some(&quote) {
+        let doubled = bytes[at] == quote && bytes.get(at + 1) == Some(&quote);
+        if doubled || escapes && bytes[at] == b'\\' {
             at += 2;
         } else if bytes[at] == quote {
             return at + 1;

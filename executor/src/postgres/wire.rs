@@ -68,6 +68,9 @@ pub struct Negotiator {
     /// The name that the certificate must have.
     pub name: String,
     pub seen: Arc<Seen>,
+    /// The other side closes: so a cancel request ends, when it has been dealt with. A pooler forgets those whose sender is
+    /// gone (pgbouncer 1.18 even dies of them).
+    pub they_close: bool,
 }
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -78,7 +81,7 @@ impl Negotiator {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let config = match &self.encryption {
-            Encryption::Never => return Ok(Watched::new(Transport::Plain(stream), self.seen)),
+            Encryption::Never => return Ok(Watched::new(Transport::Plain(stream), self.seen, self.they_close)),
             Encryption::AtOnce(config) => config.clone(),
             Encryption::IfOffered(config) | Encryption::Always(config) => {
                 stream.write_all(&SSL_REQUEST).await?;
@@ -86,7 +89,7 @@ impl Negotiator {
                 match stream.read_u8().await? {
                     b'S' => config.clone(),
                     b'N' if matches!(self.encryption, Encryption::IfOffered(_)) => {
-                        return Ok(Watched::new(Transport::Plain(stream), self.seen));
+                        return Ok(Watched::new(Transport::Plain(stream), self.seen, self.they_close));
                     }
                     b'N' => return Err(Box::new(NotOffered)),
                     // 'E': the server is too busy to start a process.
@@ -97,7 +100,7 @@ impl Negotiator {
         let mut maker = MakeRustlsConnect::new((*config).clone());
         let connect = <MakeRustlsConnect as MakeTlsConnect<S>>::make_tls_connect(&mut maker, &self.name)?;
         let tunnel = connect.connect(stream).await?;
-        Ok(Watched::new(Transport::Tls(Box::new(tunnel)), self.seen))
+        Ok(Watched::new(Transport::Tls(Box::new(tunnel)), self.seen, self.they_close))
     }
 }
 
@@ -133,11 +136,12 @@ enum Transport<S> {
 pub struct Watched<S> {
     transport: Transport<S>,
     login: Option<Login>,
+    they_close: bool,
 }
 
 impl<S> Watched<S> {
-    fn new(transport: Transport<S>, seen: Arc<Seen>) -> Self {
-        Watched { transport, login: Some(Login { seen, head: Vec::new(), skip: 0 }) }
+    fn new(transport: Transport<S>, seen: Arc<Seen>, they_close: bool) -> Self {
+        Watched { transport, login: Some(Login { seen, head: Vec::new(), skip: 0 }), they_close }
     }
 }
 
@@ -216,6 +220,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.they_close {
+            let mut bytes = [0; 64];
+            let mut buf = ReadBuf::new(&mut bytes);
+            let polled = self.as_mut().poll_read(cx, &mut buf);
+            self.they_close = match polled {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => !buf.filled().is_empty(),
+                Poll::Ready(Err(_)) => false,
+            };
+        }
         match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -247,7 +261,7 @@ mod tests {
         let seen = Arc::new(Seen::default());
         let mut login = Login { seen: seen.clone(), head: Vec::new(), skip: 0 };
         let bytes = messages.concat();
-        let begun = bytes.chunks(piece).fold(false, |begun, chunk| begun || login.read(chunk));
+        let begun = bytes.chunks(piece).any(|chunk| login.read(chunk));
         (begun, seen.asked_for_password(), seen.process_id())
     }
 

@@ -160,13 +160,20 @@ impl<S: Subject> Bench<S> {
         }
     }
 
+    /// The attempt after one whose fate nobody knows.
+    pub fn after_unknown(job: &Job) -> Job {
+        let since = if job.unsure { job.unsure_since } else { None };
+        Job { attempt: job.attempt + 1, unsure: true, unsure_since: since.or(Some(job.attempt)), ..job.clone() }
+    }
+
     /// What the dispatcher hands out when an attempt has ended like this; None: nothing more.
     pub fn next(job: &Job, ended: &Ended) -> Option<Job> {
         match ended.ending {
             // Nothing was done: the same attempt waits until the target is there again.
             Ending::Again { down: true, .. } => Some(job.clone()),
-            Ending::Again { down: false, .. } => Some(Job { attempt: job.attempt + 1, unsure: false, ..job.clone() }),
-            Ending::Lost(_) => Some(Job { attempt: job.attempt + 1, unsure: true, ..job.clone() }),
+            // Nothing was done either; what was unknown before is so still.
+            Ending::Again { down: false, .. } => Some(Job { attempt: job.attempt + 1, ..job.clone() }),
+            Ending::Lost(_) => Some(Self::after_unknown(job)),
             _ => None,
         }
     }

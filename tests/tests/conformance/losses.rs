@@ -106,6 +106,16 @@ pub fn cut_when_the_work_was_done<S: Subject>(bench: &mut Bench<S>) {
     keeps_its_promise(bench, "late-key", Loss::After);
 }
 
+/// Attempts that were handed out and never got so far as to look: the engine went down, they were told to wait.
+pub fn attempts_between_that_never_looked<S: Subject>(bench: &mut Bench<S>) {
+    let mut next = lose_the_answer(bench, "between-key");
+    for _ in 0..3 {
+        next = Bench::<S>::after_unknown(&next);
+    }
+    bench.finish(next);
+    keeps_its_promise(bench, "between-key", Loss::After);
+}
+
 pub fn cut_again_while_the_attempt_before_is_looked_up<S: Subject>(bench: &mut Bench<S>) {
     let next = lose_the_answer(bench, "twice-key");
     let Some(look) = bench.subject.look() else {

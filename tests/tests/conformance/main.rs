@@ -29,6 +29,7 @@ macro_rules! conforms {
                 losses::cut_before_the_work_arrived,
                 losses::cut_while_the_work_is_done,
                 losses::cut_when_the_work_was_done,
+                losses::attempts_between_that_never_looked,
                 losses::cut_again_while_the_attempt_before_is_looked_up,
                 losses::the_server_dies_in_the_middle,
                 losses::a_connection_that_idled_is_gone,

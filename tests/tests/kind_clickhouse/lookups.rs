@@ -1,14 +1,19 @@
 //! An attempt whose fate nobody knows is looked up: it runs, has ended, has failed, or never was.
 
 use pgflow_executor::job::{Ending, Job};
+use pgflow_executor::results::{Compression, Format, Keep};
 use pgflow_tests::servers::proxy::Proxy;
 
 use crate::kit::{ask, done, end, failed, inline, job_on, kept, kind, run, running, server, start, target, until};
 
 /// An attempt that is lost while it runs: the job, and the next attempt of it.
 async fn lost(query: &str) -> (Job, Job) {
+    lost_as(query, Keep::Nothing).await
+}
+
+async fn lost_as(query: &str, keep: Keep) -> (Job, Job) {
     let proxy = Proxy::to(server().http_port()).unwrap();
-    let job = job_on(target(server(), proxy.port()), query);
+    let job = Job { keep, ..job_on(target(server(), proxy.port()), query) };
     let run = start(&kind(), &job);
     until("it runs", async || running(server(), &job).await == 1).await;
     proxy.cut();
@@ -63,6 +68,25 @@ async fn one_whose_result_is_wanted_is_killed_and_run_again() {
     next.work.query = Some("SELECT 5 AS a".into());
     assert_eq!(kept(run(&next).await).rows, Some(1));
     assert_eq!(running(server(), &job).await, 0);
+}
+
+#[tokio::test]
+async fn an_export_that_still_runs_is_waited_for_if_it_writes_the_same_object() {
+    let query = "SELECT number AS n, sleep(3) AS s FROM numbers(7)";
+    for (path, same) in [("same", true), ("other", false)] {
+        let (job, next) = lost_as(query, crate::stored::export("same", Format::Csv, Compression::None)).await;
+        let mut next = Job { keep: crate::stored::export(path, Format::Csv, Compression::None), ..next };
+        if !same {
+            next.work.query = Some("SELECT number AS n FROM numbers(5)".into());
+        }
+        let kept = kept(run(&next).await);
+        assert_eq!((kept.rows, running(server(), &job).await), (Some(if same { 7 } else { 5 }), 0));
+        assert!(kept.bytes.is_some() && kept.location.is_some_and(|at| at.ends_with(path)));
+        ask(server(), "SYSTEM FLUSH LOGS".into()).await;
+        let id = next.attempt_key(2);
+        let began = format!("SELECT count() FROM system.query_log WHERE query_id = '{id}' AND type = 'QueryStart'");
+        assert_eq!(ask(server(), began).await, if same { "0" } else { "1" });
+    }
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ fn s3() -> &'static S3 {
     SERVER.get_or_init(|| S3::start().unwrap())
 }
 
-fn export(path: &str, format: Format, compression: Compression) -> Keep {
+pub fn export(path: &str, format: Format, compression: Compression) -> Keep {
     let options = [
         ("endpoint", s3().endpoint()),
         ("aws_access_key_id", s3().access_key().to_owned()),
@@ -106,7 +106,7 @@ async fn clickhouse_writes_exports_itself_and_shows_no_credentials() {
             Compression::Zstd,
         ),
         ("SELECT n FROM (SELECT number AS n FROM numbers({many:UInt64})) FORMAT Null", Format::Json, Compression::None),
-        ("SELECT number AS n FROM numbers(1000);", Format::Arrow, Compression::None),
+        ("SELECT number AS n FROM numbers(1000);", Format::Arrow, Compression::Zstd),
     ]
     .into_iter()
     .enumerate()
@@ -122,7 +122,7 @@ async fn clickhouse_writes_exports_itself_and_shows_no_credentials() {
             1 => assert!(bytes.starts_with(&[0x1f, 0x8b])),
             2 => assert!(bytes.starts_with(b"PAR1")),
             3 => assert!(bytes.starts_with(b"{\"n\":0}\n")),
-            _ => assert!(bytes.starts_with(&[0xff; 4])),
+            _ => assert!(bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])),
         }
         let id = job.attempt_key(1);
         ask(server(), "SYSTEM FLUSH LOGS".into()).await;
@@ -156,4 +156,18 @@ async fn exports_that_cannot_be_are_refused_in_words() {
     let keep = export("x", Format::Csv, Compression::None);
     let failure = failed(run(&Job { keep, target: collection.into(), ..job("SELECT 1 AS a") }).await);
     assert!(failure.message.contains("no_such"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_loses_the_result_and_not_the_task() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let Keep::Export { store, path, format, compression } = export("down", Format::Csv, Compression::None) else {
+        panic!("an export");
+    };
+    let mut down = (*store).clone();
+    down.options.insert("endpoint".into(), Secret::new(format!("http://127.0.0.1:{free}")));
+    let keep = Keep::Object { store: Arc::new(down), path, format, compression };
+    let running = crate::kit::start(&crate::kit::kind(), &Job { keep, ..job("SELECT number FROM numbers(10)") });
+    let ending = tokio::time::timeout(Duration::from_secs(120), running.ending).await.unwrap().unwrap();
+    assert!(matches!(ending, pgflow_executor::job::Ending::Lost(_)), "{ending:?}");
 }

@@ -203,3 +203,25 @@ fn an_inbox_that_the_user_may_not_use_is_none() -> Result<()> {
     assert_eq!(session.text("SELECT count(*) FROM async.inbox")?, "1");
     Ok(())
 }
+
+#[test]
+fn a_job_may_become_another_role() -> Result<()> {
+    let (string, mut session) = database("another_role")?;
+    session.run(TYPE)?;
+    session.run(INBOX)?;
+    session.run(
+        "CREATE TABLE t (who TEXT DEFAULT current_user); GRANT INSERT ON t TO bob; GRANT USAGE ON SCHEMA flow TO bob;
+         CREATE PROCEDURE p(_a flow.callback_arguments_t) LANGUAGE plpgsql AS $$
+         BEGIN
+           SET ROLE bob;
+           INSERT INTO t DEFAULT VALUES;
+         END $$",
+    )?;
+    let mut bench = Bench::new();
+    bench.done(&job(&string, query("SET ROLE bob; INSERT INTO t DEFAULT VALUES")))?;
+    bench.done(&job(&string, call("p", json!({}))))?;
+    bench.done(&job(&string, query("INSERT INTO t DEFAULT VALUES")))?;
+    assert_eq!(session.text("SELECT string_agg(who, ',' ORDER BY who) FROM t")?, "bob,bob,postgres");
+    assert_eq!(session.text("SELECT count(*) FROM async.inbox")?, "3");
+    Ok(())
+}

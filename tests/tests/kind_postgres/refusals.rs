@@ -67,6 +67,20 @@ fn one_of_several_hosts_will_do() -> Result<()> {
 }
 
 #[test]
+fn a_server_that_takes_no_writes_is_read_without_its_inbox() -> Result<()> {
+    let (string, mut session) = database("takes_no_writes")?;
+    session.run(INBOX)?;
+    session.run("ALTER DATABASE takes_no_writes SET default_transaction_read_only = on")?;
+    let mut bench = Bench::new();
+    for _ in 0..2 {
+        bench.rows(job(&string, query("SELECT 1 AS x")))?;
+    }
+    let failure = bench.failure(&job(&string, query("CREATE TABLE t (x INT)")))?;
+    assert!(failure.hint.unwrap_or_default().contains("target_session_attrs"), "{}", failure.message);
+    Ok(())
+}
+
+#[test]
 fn a_server_that_is_full_is_tried_again() -> Result<()> {
     let (string, mut session) = database("is_full")?;
     session.run("CREATE ROLE narrow LOGIN CONNECTION LIMIT 0")?;

@@ -1,8 +1,10 @@
 //! Rows as they are kept: every type that has a shape, and what is said of one that has none.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use pgflow_executor::job::Job;
-use pgflow_executor::results::Shape;
+use pgflow_executor::results::{Compression, Format, Keep, Shape, Store};
 use serde_json::json;
 
 use crate::kit::*;
@@ -86,5 +88,27 @@ fn what_cannot_be_kept_is_named_with_the_cure() -> Result<()> {
     assert_eq!(session.text("SELECT count(*) FROM t")?, "0");
     bench.rows(job(&string, query("INSERT INTO t VALUES (1)")))?;
     assert_eq!(session.text("SELECT count(*) FROM t")?, "1");
+    Ok(())
+}
+
+#[test]
+fn rows_go_to_a_store() -> Result<()> {
+    let (string, _) = database("rows_to_a_store")?;
+    let directory = std::env::temp_dir().join(format!("pgflow-rows-{}", std::process::id()));
+    std::fs::create_dir_all(&directory)?;
+    let store = Store { name: "files".into(), url: format!("file://{}", directory.display()), ..Store::default() };
+    let keep = Keep::Object {
+        store: Arc::new(store),
+        path: "a/b.csv".into(),
+        format: Format::Csv,
+        compression: Compression::None,
+    };
+    let text = "SELECT i, i * 0.5 AS half, 'é,' || i AS t FROM generate_series(1, 3) AS i";
+    let outcome = Bench::new().done(&Job { keep, ..job(&string, query(text)) });
+    let written = std::fs::read_to_string(directory.join("a/b.csv")).unwrap_or_default();
+    std::fs::remove_dir_all(&directory)?;
+    assert_eq!(outcome?.kept.and_then(|kept| kept.rows), Some(3));
+    assert_eq!(written.lines().count(), 4, "{written}");
+    assert!(written.contains("2,1.0,\"é,2\""), "{written}");
     Ok(())
 }

@@ -34,6 +34,10 @@ fn every_version_that_is_served_does_the_same() -> Result<()> {
             .rows(job(&string, query("SELECT current_setting('server_version_num')::int / 10000 AS v, 1.5 AS n")))?;
         assert_eq!((&rows[0]["v"], &rows[0]["n"]), (&json!(major), &json!("1.5")));
         assert_eq!(session.text("SELECT string_agg(x::text, '' ORDER BY x) FROM t")?, "12");
+        bench.done(&job(&string, query("SET ROLE pg_monitor")))?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let rows = bench.rows(job(&string, query("SELECT current_user::text AS u")))?;
+        assert_eq!(rows[0]["u"], json!("postgres"));
         let slow = job(&string, query("SELECT pg_sleep(300)"));
         bench.begin(&slow);
         let running = format!(

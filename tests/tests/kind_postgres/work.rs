@@ -90,7 +90,7 @@ fn what_a_call_lacks_there_is_named() -> Result<()> {
 
 #[test]
 fn a_failure_says_code_place_and_hint() -> Result<()> {
-    let (string, _) = database("a_failure_says")?;
+    let (string, mut session) = database("a_failure_says")?;
     let mut bench = Bench::new();
     let failure = bench.failure(&job(&string, query("SELECT 1,\n  nothing FROM pg_class")))?;
     assert_eq!(failure.code.as_deref(), Some("42703"));
@@ -102,7 +102,14 @@ fn a_failure_says_code_place_and_hint() -> Result<()> {
     let failure = bench.failure(&job(&string, query("CREATE TABLE c (x INT); COPY c FROM STDIN")))?;
     assert!(failure.message.contains("copy"), "{failure:?}");
     bench.done(&job(&string, query("SELECT 1")))?;
-    Ok(())
+    // In a transaction of ours too.
+    session.run(INBOX)?;
+    let mut bench = Bench::new();
+    for text in ["COPY pg_class TO STDOUT", "CREATE TABLE c (x INT); COPY c FROM STDIN"] {
+        let failure = bench.failure(&job(&string, query(text)))?;
+        assert!(failure.message.contains("copy"), "{failure:?}");
+    }
+    wait_for(&mut session, "SELECT to_regclass('c') IS NULL", "t")
 }
 
 #[test]
@@ -153,10 +160,10 @@ fn settings_hold_for_one_job_and_nothing_of_a_job_stays() -> Result<()> {
     assert_eq!((&rows[0]["m"], &rows[0]["o"]), (&json!("12MB"), &json!("7")));
     assert_eq!(rows[0]["a"], json!(first.attempt_key(1)));
     std::thread::sleep(std::time::Duration::from_millis(300));
-    let leave = "CREATE TEMP TABLE left_over (x INT); SET search_path = nowhere; SELECT pg_advisory_lock(5); PREPARE p AS SELECT 1; LISTEN x";
+    let leave = "CREATE TEMP TABLE left_over (x INT); SET search_path = nowhere; SELECT pg_advisory_lock(5); PREPARE p AS SELECT 1; LISTEN x; SET ROLE bob";
     bench.done(&job(&string, query(leave)))?;
     std::thread::sleep(std::time::Duration::from_millis(300));
-    let look = "SELECT to_regclass('pg_temp.left_over') IS NULL AND current_setting('search_path') <> 'nowhere'
+    let look = "SELECT to_regclass('pg_temp.left_over') IS NULL AND current_setting('search_path') <> 'nowhere' AND current_user = 'postgres'
                        AND NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
                        AND NOT EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql) AS clean,
                        current_setting('work_mem') <> '12MB' AS reset, pg_backend_pid() AS p";

@@ -189,7 +189,9 @@ fn every_function_pins_search_path() {
              WHERE p.pronamespace IN ('async'::REGNAMESPACE, 'flow'::REGNAMESPACE) AND l.lanname <> 'c' AND p.prosqlbody IS NULL
                AND NOT coalesce(array_to_string(p.proconfig, ' ') ~ 'search_path=pg_catalog, pg_temp', false)
                AND p.oid NOT IN ('flow.watch(bigint, interval)'::REGPROCEDURE, 'async.tail(text, int)'::REGPROCEDURE,
-                 'async.main(bool, bool)'::REGPROCEDURE)",
+                 'async.main(bool, bool)'::REGPROCEDURE, -- and those that a client's COMMIT is in: every name qualified
+                 'flow.push_steps(bigint, text, jsonb[], bool)'::REGPROCEDURE,
+                 'flow.finish(flow.callback_arguments_t, bool, text, bool)'::REGPROCEDURE)",
         )?;
         ensure!(loose.is_empty(), "{loose:?}");
         // Nor does any run with its owner's rights without knowing its caller.

@@ -33,7 +33,7 @@ fn the_file_does_its_work_on_later_versions_of_postgresql() {
             same(the.steps()?, r#"{"s": "it's"}"#)?;
             same(here.text("SELECT coalesce(array_length(dblink_get_connections(), 1), 0)")?, "0")?;
             here.run(&format!("CALL flow.defer({args}, '0')"))?;
-            let mut left = vec![the.take()?, the.take()?];
+            let mut left = [the.take()?, the.take()?];
             left.sort_unstable();
             here.run(&format!("CALL flow.finish({args})"))?;
             here.run(&format!("SELECT async.finish(ARRAY[{}], 'FINISHED', NULL)", left[1]))?;
