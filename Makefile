@@ -14,8 +14,9 @@ help: ## list the targets
 	@echo "pgflow: flows inside PostgreSQL"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-demo: ## run a flow on public flight data, live, and draw its diagram (demo/out)
+demo: ## run flows on public flight data, here and on ClickHouse, live, and draw their diagrams (demo/out)
 	@scripts/setup.sh build demo
+	@scripts/setup.sh clickhouse || echo "demo: goes on without ClickHouse" >&2
 	@scripts/install.sh
 	@demo/run.sh
 

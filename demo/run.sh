@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The demo: runs the flow of demo.sql on public flight data in the scratch cluster, shows it live, prints what came out, and
-# draws it to demo/out. PACE=0 runs it at full speed. Start it with make demo, which builds and installs first.
+# draws it to demo/out. Then the same flights on ClickHouse (clickhouse.sql), if it is installed. PACE=0 runs at full speed.
+# Start it with make demo, which builds and installs first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
@@ -58,13 +59,19 @@ title "3  SELECT flow.run_flow('flights', '{\"pace\": $pace}')"
 began=${EPOCHREALTIME/[.,]/}
 run=$(analyst -v pace="$pace" <<<"SELECT flow.run_flow('flights', jsonb_build_object('pace', :pace::numeric))")
 
-look() {
-  analyst -F $'\x1f' -v run="$run" <<'SQL'
+look() { # flow
+  analyst -F $'\x1f' -v run="$run" -v flow="$1" <<'SQL'
 SELECT s.node, s.status, s.steps, s.steps_finished, coalesce(s.progress_done, 0), coalesce(s.progress_total, 0),
   CASE s.status WHEN 'Pending' THEN '' ELSE s.run_time END,
-  CASE s.status WHEN 'Deferred' THEN 'its file is not there yet' ELSE coalesce(s.progress_note, split_part(s.error, E'\n', 1), '') END,
+  CASE s.status WHEN 'Deferred' THEN 'its file is not there yet'
+    ELSE coalesce(s.progress_note, split_part(s.error, E'\n', 1), CASE WHEN s.status LIKE 'Running%' THEN x.rows END, '') END,
   f.processed IS NOT NULL
-FROM flow.v_flow_node_status s JOIN flow.walk_flow('flights') w USING (node) JOIN flow.flow f USING (flow_id)
+FROM flow.v_flow_node_status s JOIN flow.walk_flow(:'flow') w USING (node) JOIN flow.flow f USING (flow_id)
+CROSS JOIN LATERAL (
+  SELECT format('%s of %s rows in %s queries', sum(t.progress_done), sum(t.progress_total), count(*)) AS rows
+  FROM flow.v_flow_task_status t
+  WHERE t.flow_id = :run AND t.node = s.node AND t.target <> 'local' AND t.progress_total > 0 HAVING count(*) > 0
+  UNION ALL SELECT '' LIMIT 1) AS x
 WHERE flow_id = :run ORDER BY w.rank, w.node;
 SQL
 }
@@ -75,8 +82,7 @@ bar() { # done total
   printf ' %d/%d' "$1" "$2"
 }
 
-declare -A shown=()
-drawn=0
+declare -A shown
 draw() { # rows
   local node status steps finished made total time note ended colour text lines=0 row
   if [ -n "$tty" ] && ((drawn)); then printf '\e[%dA' "$drawn"; fi
@@ -101,29 +107,102 @@ draw() { # rows
   drawn=$lines
 }
 
-over=f
-late=yes
-while :; do
-  draw "$(look)"
-  [ "$over" = f ] || break
-  (($(clock) < 600)) || { echo "the run does not end: see SELECT * FROM flow.v_flow_task_status WHERE flow_id = $run" >&2; exit 1; }
+# Shows the run until it is over, and calls a command every now and then.
+follow() { # flow command
+  over=f drawn=0 shown=()
+  while :; do
+    draw "$(look "$1")"
+    [ "$over" = f ] || break
+    (($(clock) < 600)) || { echo "the run does not end: see SELECT * FROM flow.v_flow_task_status WHERE flow_id = $run" >&2; exit 1; }
+    "$2"
+    sleep 0.1
+  done
+}
+
+deliver_the_late_one() {
   if [ -n "$late" ] && (($(clock) >= late_file_after)); then
     late=
     deliver airports.csv airports_csv "FORMAT csv, HEADER, NULL 'NA'" >"$files/said"
     [ -n "$tty" ] || cat "$files/said"
   fi
-  sleep 0.1
-done
+}
+
+late=yes
+follow flights deliver_the_late_one
 
 title "4  What came out"
-PGUSER=analyst psql -Xq -v ON_ERROR_STOP=1 -v run="$run" -P pager=off -P linestyle="$line_style" -f demo/results.sql
+print_results() { # file
+  PGUSER=analyst psql -Xq -v ON_ERROR_STOP=1 -v run="$run" -P pager=off -P linestyle="$line_style" -f "$1"
+}
+print_results demo/results.sql
 
 title "5  The diagram"
-mkdir -p "$out"
-analyst -v run="$run" <<<"SELECT flow.graphviz(:run)" >"$out/flights.dot"
-dot -Tsvg -o "$out/flights.svg" "$out/flights.dot"
-dot -Tpng -Gdpi=120 -o "$out/flights.png" "$out/flights.dot"
-printf '   %s\n' "$out"/flights.{dot,svg,png}
+draw_diagram() { # flow
+  mkdir -p "$out"
+  analyst -v run="$run" <<<"SELECT flow.graphviz(:run)" >"$out/$1.dot"
+  dot -Tsvg -o "$out/$1.svg" "$out/$1.dot"
+  dot -Tpng -Gdpi=120 -o "$out/$1.png" "$out/$1.dot"
+  printf '   %s\n' "$out/$1".{dot,svg,png}
+}
+draw_diagram flights
+first_run=$run
+
+# Configures ClickHouse as a target and a directory as a store, as an administrator does, beside what is configured already.
+configure_warehouse() {
+  psql -XAtq -v ON_ERROR_STOP=1 -v url="$CLICKHOUSE_URL" -v user="$CLICKHOUSE_USER" -v password="$CLICKHOUSE_PASSWORD" \
+    -v store="file://$home/results" <<'SQL'
+SET client_min_messages = warning;
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'flight_reader') THEN
+    CREATE ROLE flight_reader LOGIN;   -- as whom ClickHouse reads; the scratch cluster asks for no passwords
+  END IF;
+END
+$$;
+GRANT USAGE ON SCHEMA demo TO flight_reader;
+GRANT SELECT ON demo.flight TO flight_reader;
+DROP SERVER IF EXISTS demo_clickhouse CASCADE;
+CREATE SERVER demo_clickhouse TYPE 'clickhouse' FOREIGN DATA WRAPPER pgflow OPTIONS (url :'url');
+CREATE USER MAPPING FOR analyst SERVER demo_clickhouse OPTIONS (user :'user', password :'password');
+SELECT async.configure(jsonb_build_object(
+  'targets', (SELECT coalesce(jsonb_agg(jsonb_build_object('target', target)), '[]') FROM async.target WHERE target NOT IN ('local', 'warehouse'))
+    || jsonb_build_object('target', 'warehouse', 'server', 'demo_clickhouse', 'max_concurrency', 4),
+  'stores', (SELECT coalesce(jsonb_agg(jsonb_build_object('store', store)), '[]') FROM async.store WHERE store <> 'demo')
+    || jsonb_build_object('store', 'demo', 'url', :'store'))) AS configured \gset
+SQL
+}
+
+second_act() {
+  title "6  The same flights on ClickHouse"
+  configure_warehouse
+  analyst -f demo/clickhouse.sql
+  printf '%s\n' "   A server in $CLICKHOUSE_URL, started for this. An administrator has made it target \"warehouse\"," \
+    "   with the password in a user mapping, and a directory store \"demo\" (demo/run.sh)." \
+    "   demo/clickhouse.sql: one procedure, one configuration. Role analyst starts it as any other flow."
+  local draws
+  draws=$(analyst -v pace="$pace" <<<"SELECT (10000 + 50000 * least(:pace::numeric, 4))::int")
+  title "7  SELECT flow.run_flow('flights_on_clickhouse', '{\"draws\": $draws, …}')"
+  began=${EPOCHREALTIME/[.,]/}
+  run=$(analyst -v draws="$draws" -v postgres="$PGHOST:$PGPORT" <<'SQL'
+SELECT flow.run_flow('flights_on_clickhouse',
+  jsonb_build_object('draws', :draws, 'postgres', :'postgres', 'database', current_database()))
+SQL
+  )
+  follow flights_on_clickhouse :
+  title "8  What came out"
+  print_results demo/clickhouse_results.sql
+  title "9  The diagram"
+  draw_diagram flights_on_clickhouse
+}
+
+home=$(dirname "$(psql -XAtqc 'SHOW data_directory')")
+if connection=$(scripts/clickhouse.sh start "$home/clickhouse"); then
+  eval "$connection"
+  second_act
+else
+  title "The second act is skipped: no ClickHouse here, as said above (scripts/setup.sh clickhouse installs it)"
+fi
+run=$first_run
 
 title "Now you"
 cat <<TEXT
@@ -145,5 +224,10 @@ cat <<TEXT
      -- a new run, at full speed:
      SELECT flow.run_flow('flights', '{}') AS run \\gset
      CALL flow.watch(:run);
+
+     -- a query of your own on ClickHouse, and its rows:
+     SELECT async.push_query('warehouse', 'SELECT origin, max(delay) AS worst FROM flight GROUP BY origin LIMIT 5',
+       _result => '"inline"') AS task \\gset
+     SELECT async.fetch_result(:task);
 
 TEXT

@@ -3,7 +3,7 @@
 # library has changed. Belongs to this checkout; several live side by side under names.
 # Usage: scripts/scratch.sh start|stop [name [setting=value ...]]     (default name: scratch)
 #   start  prints only shell lines on stdout: export PGHOST=… PGPORT=… PGUSER=… PGDATABASE=…
-#   stop   ends it and removes its files
+#   stop   ends it, with the ClickHouse that the demo may have started, and removes its files
 set -euo pipefail
 cd "$(dirname "$0")/.."
 checkout=$PWD
@@ -111,6 +111,7 @@ start() {
 
 stop() {
   if [ ! -d "$dir" ]; then say "there is none"; return; fi
+  scripts/clickhouse.sh stop "$dir/clickhouse"  # the demo's
   if running; then stop_server; fi
   rm -rf "$dir"
   say "stopped, files removed"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what a bare Debian machine with Rust lacks, and nothing that is there already. Nothing else in this repository
 # installs anything. Works as root, and as an ordinary user with sudo.
-# Usage: scripts/setup.sh [build|demo|servers|lint ...]   (default: build)
+# Usage: scripts/setup.sh [build|demo|clickhouse|servers|lint ...]   (default: build)
 #   build    PostgreSQL with headers (unless PG_CONFIG names one), clang for the bindings
 #   demo     Graphviz, npm, and the public data (in ~/.cache/pgflow; downloaded once)
-#   servers  what tests speak to: ClickHouse, S3, Azure, PostgreSQL 16 to 18, pgbouncer (in ~/.cache/pgflow/servers)
+#   clickhouse  ClickHouse, for the demo's second act (in ~/.cache/pgflow/servers)
+#   servers  what tests speak to: that, S3, Azure, PostgreSQL 16 to 18, pgbouncer (in the same place)
 #   lint     rustfmt, clippy, shellcheck
 set -euo pipefail
 
@@ -93,7 +94,7 @@ need_lint() {
 [ $# = 0 ] && set -- build
 for part in "$@"; do
   case "$part" in
-    build | demo | servers | lint) "need_$part" ;;
-    *) die "unknown part '$part' (build, demo, servers, lint)" ;;
+    build | demo | clickhouse | servers | lint) "need_$part" ;;
+    *) die "unknown part '$part' (build, demo, clickhouse, servers, lint)" ;;
   esac
 done

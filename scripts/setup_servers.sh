@@ -1,4 +1,5 @@
-# The part "servers" of scripts/setup.sh: real servers that tests speak to, kept in a cache outside the repository.
+# The parts "servers" and "clickhouse" of scripts/setup.sh: real servers that tests and the demo speak to, kept in a cache
+# outside the repository.
 # Only read by setup.sh (say, die and apt_need come from there). What is there already is not touched and not downloaded.
 # A version is a directory of the cache with a file `complete` in it; another version is another directory.
 # shellcheck shell=bash
@@ -85,21 +86,42 @@ install_azurite() { # directory
     --prefix "$1" "azurite@$AZURITE_VERSION" >&2
 }
 
+# One at a time: two runs of this would download everything twice.
+lock_servers() {
+  servers=$(servers_cache)
+  exec 9>"$servers/lock"
+  flock 9
+}
+
+make_clickhouse() {
+  servers_make clickhouse "$CHDB_VERSION" "ClickHouse (npm @chdb/lib-linux-x64-gnu $CHDB_VERSION, 159 MB)" \
+    npm_unpack "@chdb/lib-linux-x64-gnu@$CHDB_VERSION" "$CHDB_INTEGRITY"
+}
+
+# ClickHouse alone: what the demo's second act needs.
+need_clickhouse() {
+  if [ "$(uname -m)" != x86_64 ]; then
+    say "no ClickHouse on $(uname -m): its npm package is pinned for x86_64"
+    return
+  fi
+  apt_need python3 openssl
+  command -v npm >/dev/null || apt_need npm
+  lock_servers
+  make_clickhouse
+  exec 9>&-
+}
+
 need_servers() {
   apt_need python3 openssl pgbouncer procps
   command -v npm >/dev/null || apt_need npm
   command -v cargo >/dev/null || die "no cargo: install Rust first, see https://rustup.rs"
-  servers=$(servers_cache)
-  # One at a time: two runs of this would download everything twice.
-  exec 9>"$servers/lock"
-  flock 9
+  lock_servers
   # The long one, while the others download.
   (servers_make s3s-fs "$S3S_VERSION" "s3s-fs $S3S_VERSION, an S3 server (built by cargo, some minutes)" build_s3s) 9>&- &
   local s3=$! major
   servers_make azurite "$AZURITE_VERSION" "azurite $AZURITE_VERSION, a server of Azure blobs (40 MB)" install_azurite
   if [ "$(uname -m)" = x86_64 ]; then
-    servers_make clickhouse "$CHDB_VERSION" "ClickHouse (npm @chdb/lib-linux-x64-gnu $CHDB_VERSION, 159 MB)" \
-      npm_unpack "@chdb/lib-linux-x64-gnu@$CHDB_VERSION" "$CHDB_INTEGRITY"
+    make_clickhouse
     for major in 16 17 18; do
       servers_make "postgres-$major" "${POSTGRES_VERSIONS[$major]}" "PostgreSQL $major as a target (npm, 20 MB)" \
         unpack_postgres "$major"
