@@ -249,7 +249,16 @@ impl Table {
                 wanted,
             )
             .unwrap_or_default();
-            let exists = text_of(c"SELECT pg_catalog.to_regclass($1)::text", &quoted).is_some();
+            let is_there = || text_of(c"SELECT pg_catalog.to_regclass($1)::text", &quoted).is_some();
+            let mut exists = is_there();
+            if !exists && create {
+                // Of two that miss it one makes it; the other waits until that is committed, and finds it.
+                run_with(
+                    c"SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgflow result ' || $1, 0))",
+                    &quoted,
+                );
+                exists = is_there();
+            }
             if !exists && create {
                 let all: Vec<String> =
                     columns.iter().map(|c| format!("{} {}", identifier(&c.name), sql_type(&c.shape))).collect();

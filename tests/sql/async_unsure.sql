@@ -11,16 +11,17 @@ DECLARE
   _task    RECORD;
 BEGIN
   FOR _step IN SELECT * FROM (VALUES
-    (1, 'again', false, NULL::INT),
-    (2, 'lost', true, 2),
-    (3, 'again', true, 2),
-    (4, 'lost', true, 2),
-    (5, 'again', true, 2)) AS s (attempt, word, unsure, since)
+    (1, 'again', 1, NULL::INT),
+    (2, 'lost', 2, 2),
+    (3, 'down', 2, 2),
+    (3, 'again', 3, 2),
+    (4, 'lost', 4, 2),
+    (5, 'down', 4, 2)) AS s (attempt, word, counted, since)
   LOOP
     PERFORM async.end_attempts_elsewhere(ARRAY[_task_id], ARRAY[_step.attempt], ARRAY[clock_timestamp()], ARRAY[_step.word],
                                          ARRAY['no reason'], ARRAY[INTERVAL '1 hour'], ARRAY[100]);
-    SELECT t.attempt, t.unsure, t.unsure_since INTO _task FROM async.task t WHERE t.task_id = _task_id;
-    ASSERT _task.attempt = _step.attempt AND _task.unsure = _step.unsure AND _task.unsure_since IS NOT DISTINCT FROM _step.since,
+    SELECT t.attempt, t.unsure_since INTO _task FROM async.task t WHERE t.task_id = _task_id;
+    ASSERT _task.attempt = _step.counted AND _task.unsure_since IS NOT DISTINCT FROM _step.since,
       format('after %s of attempt %s: %s', _step.word, _step.attempt, _task);
   END LOOP;
 END

@@ -63,6 +63,7 @@ impl Dispatcher {
                     self.forget(l.task_id, false);
                 }
                 Some("failed") => {
+                    self.discard(&l);
                     self.queue_learns(&l);
                     self.forget(l.task_id, true);
                 }
@@ -76,13 +77,19 @@ impl Dispatcher {
                     self.unwritten.push(l);
                 }
                 _ => {
-                    results::discard(&l);
+                    self.discard(&l);
                     self.queue.wait(l.task_id, l.attempt);
                     self.touched.push(l.task_id);
                 }
             }
         }
         true
+    }
+
+    fn discard(&mut self, l: &Landed) {
+        if results::discard(l) {
+            self.remind(crate::store::now(), Due::Expiry);
+        }
     }
 
     /// The target could not be reached: nothing happened, and the task goes back to where it waited.

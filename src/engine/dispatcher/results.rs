@@ -47,14 +47,6 @@ pub fn keep(job: &Job, spec: &ResultSpec) -> Result<Keep, String> {
     })
 }
 
-/// What an attempt has stored that does not count is deleted.
-pub fn discard(l: &Landed) {
-    if let Ending::Finished(Done { kept: Some(kept), .. }) = &l.ending {
-        let kept = Kept { path: l.keep.path().map(str::to_owned), ..kept.clone() };
-        store::discard_result(Attempt { task_id: l.task_id, attempt: l.attempt }, &kept, &l.spec);
-    }
-}
-
 /// Notes what a finished attempt has left: its result, and what the other side said.
 pub fn record(l: &Landed) {
     let Ending::Finished(Done { kept, notices, .. }) = &l.ending else { return };
@@ -64,8 +56,18 @@ pub fn record(l: &Landed) {
         crate::store::worker::log(attempt, levels, messages);
     }
     if let Some(kept) = kept {
-        let mut kept = kept.clone();
-        kept.path = l.keep.path().map(str::to_owned);
-        store::record_result(attempt, &kept, &l.spec);
+        store::record_result(attempt, &placed(kept, l), &l.spec);
     }
+}
+
+/// Has what an attempt has stored deleted: somebody has ended the task otherwise. Returns whether there is anything.
+pub fn discard(l: &Landed) -> bool {
+    let Ending::Finished(Done { kept: Some(kept), .. }) = &l.ending else { return false };
+    let attempt = Attempt { task_id: l.task_id, attempt: l.attempt };
+    store::discard_result(attempt, &placed(kept, l), &l.spec);
+    l.keep.path().is_some()
+}
+
+fn placed(kept: &Kept, l: &Landed) -> Kept {
+    Kept { path: l.keep.path().map(str::to_owned), ..kept.clone() }
 }

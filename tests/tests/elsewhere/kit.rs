@@ -310,6 +310,11 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Resu
     Ok(())
 }
 
+/// `PGFLOW_SOAK=1`: what takes long.
+pub fn soak() -> bool {
+    std::env::var("PGFLOW_SOAK").is_ok_and(|soak| soak == "1")
+}
+
 pub fn pause(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }

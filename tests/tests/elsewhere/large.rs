@@ -15,7 +15,7 @@ fn most_memory(pid: i32) -> Result<u64> {
 /// A result of so many megabytes, from ClickHouse into an object; `PGFLOW_SOAK=1` makes it a gigabyte.
 #[test]
 fn a_large_result_passes_through_the_dispatcher_in_bounded_memory() {
-    let megabytes: u64 = if std::env::var("PGFLOW_SOAK").is_ok_and(|soak| soak == "1") { 1024 } else { 200 };
+    let megabytes: u64 = if soak() { 1024 } else { 200 };
     let cluster = start(Cluster::options());
     test_on(&cluster, away(), "large", |place| {
         place.with_clickhouse()?;

@@ -75,6 +75,7 @@ fn killed_at_random_moments_the_orchestrator_has_every_effect_once() {
                 0 => {
                     let dispatcher = place.dispatcher()?;
                     signal(dispatcher, "KILL")?;
+                    wait_for("the server has noticed", || Ok(place.sql.text("SELECT 1").is_err()))?;
                 }
                 _ => {
                     cluster.kill_postmaster()?;
@@ -196,5 +197,42 @@ fn what_must_not_run_twice_fails_when_the_orchestrator_dies() {
         let first = asked[0].header("idempotency-key").to_owned();
         ensure!(!first.is_empty() && asked.iter().all(|a| a.header("idempotency-key") == first), "{asked:?}");
         Ok(())
+    });
+}
+
+/// The second attempt dies before it has looked for the first, which still runs there: the third looks for both.
+#[test]
+fn two_deaths_in_a_row_do_not_hide_what_still_runs() {
+    let cluster = start(Cluster::options().durable().max_connections(50));
+    test_on(&cluster, away(), "two_deaths", |place| {
+        let proxy = Proxy::to(place.there.cluster.port())?;
+        let string = string_by(&place.there, proxy.port());
+        place.target("far", &format!(r#""connection_string": "{string}""#), r#""connect_timeout": 60"#)?;
+        place.flow("f", r#"{"node": "a", "target": "far", "routine": "t.waits"}"#)?;
+        let flow_id = place.run("f")?;
+        let waits =
+            "(SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pgflow-.*[0-9]$' AND state = 'active'
+             AND datname = current_database() AND query LIKE '%t%waits%')";
+        place.there.wait_until(&format!("{waits} = 1"), SOON)?;
+        // It is known to whom it belongs, but nobody is told of its end.
+        proxy.stall();
+        cluster.kill_postmaster()?;
+        let before = proxy.connections();
+        cluster.start()?;
+        wait_for("the second attempt connects", || Ok(proxy.connections() > before))?;
+        cluster.kill_postmaster()?;
+        proxy.heal();
+        cluster.start()?;
+        place.sql = cluster.connect_again("two_deaths", "postgres")?;
+        place.wait_running(1)?;
+        place.here.wait_until("(SELECT max(attempt) >= 2 FROM async.task)", SOON)?;
+        wait_for("the third attempt is at work", || {
+            let name = place.there()?.text("SELECT coalesce(max(application_name), '') FROM pg_stat_activity WHERE application_name ~ '^pgflow-.*-3$' AND state = 'active' AND datname = current_database() AND query LIKE '%t%waits%'")?;
+            Ok(!name.is_empty())
+        })?;
+        place.there()?.run("INSERT INTO t.gate VALUES (1)")?;
+        same(place.ended(flow_id)?, "a Finished")?;
+        pause(300);
+        same(place.there()?.number("SELECT count(*) FROM t.log")?, 1)
     });
 }

@@ -49,7 +49,10 @@ fn an_insert_whose_dispatcher_dies_is_done_once() {
                 Ok(house.query("SELECT count() FROM system.processes WHERE current_database = 'looked_up' AND query LIKE 'INSERT%'")? == "1")
             })?;
             match round {
-                0 => signal(place.dispatcher()?, "KILL")?,
+                0 => {
+                    signal(place.dispatcher()?, "KILL")?;
+                    wait_for("the server has noticed", || Ok(place.sql.text("SELECT 1").is_err()))?;
+                }
                 1 => {
                     cluster.kill_postmaster()?;
                     cluster.start()?;

@@ -180,7 +180,7 @@ fn rows_come_back_as_objects_of_every_format_and_are_deleted_once() {
         let task = place.push(
             "there",
             QUERIES[0].1,
-            r#", _result => '{"to": "object", "store": "shelf", "keep_for": "1 second"}'"#,
+            r#", _result => '{"to": "object", "store": "shelf", "format": "json", "keep_for": "1 second"}'"#,
         )?;
         place.ends(task, "Finished")?;
         place.here.wait_until("NOT EXISTS (SELECT FROM async.result)", SOON)?;
@@ -231,7 +231,7 @@ fn a_table_has_its_rows_once_when_its_worker_or_its_dispatcher_dies() {
                 }
                 _ => {
                     signal(place.dispatcher()?, "KILL")?;
-                    pause(500);
+                    wait_for("the server has noticed", || Ok(place.sql.text("SELECT 1").is_err()))?;
                     place.sql = cluster.connect_again("torn", "postgres")?;
                 }
             }
@@ -241,6 +241,34 @@ fn a_table_has_its_rows_once_when_its_worker_or_its_dispatcher_dies() {
                 place.sql.number(&format!("SELECT attempt FROM async.task WHERE task_id = {task}"))? > 1,
                 "it was not torn"
             );
+        }
+        Ok(())
+    });
+}
+
+/// Whoever ends a task while it runs: what it had stored, or was about to, is not left behind.
+#[test]
+fn a_task_that_is_cancelled_or_failed_while_it_runs_leaves_no_object() {
+    test("leftovers", |place| {
+        place.with_clickhouse()?;
+        let directory = stores(place)?;
+        let slow = "SELECT number AS n, 'x' AS t FROM numbers(30) WHERE NOT ignore(sleepEachRow(0.1))
+                    SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0";
+        for (end, state) in [("cancel(ARRAY[{id}])", "Cancelled"), ("finish(ARRAY[{id}], 'FAILED')", "Failed")] {
+            for store in ["shelf", "cloud"] {
+                let result = format!(r#", _result => '{{"to": "object", "store": "{store}", "format": "csv"}}'"#);
+                let task = place.push("house", slow, &result)?;
+                place
+                    .here
+                    .wait_until(&format!("(SELECT rows > 0 FROM async.running() WHERE task_id = {task})"), SOON)?;
+                place.sql.run(&format!("SELECT async.{}", end.replace("{id}", &task.to_string())))?;
+                place.ends(task, state)?;
+                place.wait_running(0)?;
+                wait_for("nothing is left", || {
+                    Ok(files(&directory)?.is_empty() && files(&s3().bucket_directory().join("leftovers"))?.is_empty())
+                })?;
+                contains(&place.sql.error(&format!("SELECT async.fetch_result({task})"))?, &["no result of task"])?;
+            }
         }
         Ok(())
     });
