@@ -269,7 +269,7 @@ impl Remote {
                 started,
                 time_limit: outgoing.time_limit,
                 tries: outgoing.tries,
-                max_attempts: number(&job.target.options, "max_attempts").unwrap_or(5).clamp(1, 1000) as i32,
+                max_attempts: max_attempts(&job),
                 stopping: false,
             };
             self.flying.insert(task_id, flight);
@@ -458,6 +458,12 @@ fn spread(now: i64) -> f64 {
 
 fn number(options: &Map<String, Value>, key: &str) -> Option<i64> {
     options.get(key).and_then(Value::as_i64)
+}
+
+/// How many attempts may be lost or not taken: what the request says, else the target.
+fn max_attempts(job: &Job) -> i32 {
+    let of_request = job.work.options.get("request").and_then(Value::as_object).and_then(|r| number(r, "max_attempts"));
+    of_request.or_else(|| number(&job.target.options, "max_attempts")).unwrap_or(5).clamp(1, 1000) as i32
 }
 
 fn nobody() -> OnProgress {
