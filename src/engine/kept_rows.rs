@@ -257,6 +257,8 @@ impl Table {
                     c"SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgflow result ' || $1, 0))",
                     &quoted,
                 );
+                // SAFETY: in a transaction. No lock on a relation was taken, which would have done this.
+                unsafe { pg_sys::AcceptInvalidationMessages() };
                 exists = is_there();
             }
             if !exists && create {
