@@ -20,8 +20,8 @@ use serde_json::{Map, Value};
 
 use super::jobs::{job, read_target};
 use super::pools::Pools;
-use crate::engine::process;
 use crate::engine::shmem::{shared, Database, Remote as Shown, Worker};
+use crate::engine::{pauses, process};
 use crate::settings;
 use crate::store::remote as store;
 
@@ -340,7 +340,8 @@ impl Remote {
     pub fn note_down(&mut self, target: Arc<Target>, error: &str) -> i64 {
         let now = crate::store::now();
         let seconds = |key: &str, default: f64| target.options.get(key).and_then(Value::as_f64).unwrap_or(default);
-        let (first, most) = (seconds("retry_delay", 1.0), seconds("retry_delay_max", 60.0));
+        let pause = |key: &str, default: f64| Duration::from_secs_f64(seconds(key, default).clamp(0.05, 3600.0));
+        let (first, most) = (pause("retry_delay", 1.0), pause("retry_delay_max", 60.0));
         let name = target.name.clone();
         let down = self.down.entry(name.clone()).or_insert_with(|| Down {
             since: now,
@@ -352,9 +353,7 @@ impl Remote {
             patience: None,
         });
         if down.next_try <= now || down.probing {
-            // Doubled each time, and spread, so that many targets of one server are not all tried at once.
-            let pause = (first * f64::from(1u32 << down.tries.min(16) as u32)).min(most) * spread(now);
-            down.next_try = now + (pause.max(0.05) * 1e6) as i64;
+            down.next_try = now + pauses::after(down.tries, first, most);
             down.tries += 1;
         }
         down.probing = false;
@@ -449,11 +448,6 @@ impl Drop for Remote {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// From 0.75 to 1.25, by the clock.
-fn spread(now: i64) -> f64 {
-    0.75 + (now % 1000) as f64 / 2000.0
 }
 
 fn number(options: &Map<String, Value>, key: &str) -> Option<i64> {
