@@ -102,6 +102,8 @@ pub enum Offer {
     /// Rows come from the worker: they are kept as the job's `keep` says.
     Store(Box<Job>),
     Refuse(Failure),
+    /// The target cannot be reached now: to be asked for again after that time.
+    Later(Failure, Duration),
 }
 
 /// Workers that wait for the answer about their task's attempt.
@@ -177,6 +179,7 @@ impl Bridge {
         }
         let last = match offer {
             Offer::Refuse(failure) => broken(BrokenKind::Failed, failure, None),
+            Offer::Later(failure, wait) => broken(BrokenKind::Down, failure, Some(wait)),
             Offer::Fetch(job, progress) => match put(&mut write, &Frame::Ready).await {
                 Ok(()) => self.fetch(*job, progress, &mut read, &mut write).await,
                 Err(_) => return,

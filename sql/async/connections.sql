@@ -85,7 +85,13 @@ BEGIN
     hint := format('ALTER USER MAPPING … SERVER %I OPTIONS (DROP %I); say it in the options of the server.', _found.server, _place);
     RETURN;
   END IF;
-  connection_options := async.server_options(_found.server) || _mapping;
+  -- As postgres_fdw has it: who is no superuser must prove who he is, unless a superuser has said otherwise in the mapping
+  -- (postgres_fdw lets nobody else). The server's own operating system user would be let in anywhere here.
+  password_required := password_required OR kind = 'postgres' AND NOT async.is_superuser(_role) AND NOT (
+    coalesce(_mapping->>'password_required' = 'false', false) AND EXISTS (
+      SELECT FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+       WHERE s.srvname = _found.server AND w.fdwname = 'postgres_fdw'));
+  connection_options := async.server_options(_found.server) || (_mapping - 'password_required');
 END
 $$;
 COMMENT ON FUNCTION async.find_connection IS

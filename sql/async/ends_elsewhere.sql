@@ -63,7 +63,7 @@ BEGIN
                   WHEN u.word IN ('again', 'lost') AND o.crashes + 1 >= u.max_attempts
                     THEN format('given up after %s attempts: %s', o.crashes + 1, u.error)
                   ELSE u.error END AS error,
-             coalesce(u.decided_delay, u.delay) AS delay
+             least(coalesce(u.decided_delay, u.delay), interval '100 years') AS delay
         FROM told u JOIN open o ON o.task_id = u.task_id),
     changed AS (
       UPDATE async.task t
@@ -96,7 +96,8 @@ BEGIN
         FROM changed c WHERE c.word IN ('deferred', 'again', 'lost')
       ON CONFLICT DO NOTHING),
     undecided AS (
-      DELETE FROM async.decision d USING told u WHERE d.task_id = u.task_id),
+      -- Not of those whose row is locked: they are told again.
+      DELETE FROM async.decision d USING open o WHERE d.task_id = o.task_id),
     forgotten AS (
       DELETE FROM async.task_secret s USING changed c
        WHERE s.task_id = c.task_id AND c.word IN ('finished', 'failed', 'timed_out')),

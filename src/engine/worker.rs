@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::sync::atomic::{fence, AtomicPtr, Ordering::*};
 
-use pgflow_executor::bridge::{Broken, BrokenKind};
+use pgflow_executor::bridge::Broken;
 use pgrx::pg_sys;
 
 use super::bridge;
@@ -396,9 +396,6 @@ impl Local {
 impl Local {
     /// What the task needs elsewhere could not be had, or may have been done: it waits and runs again, within limits.
     fn write_retry(&self, attempt: Attempt, started: i64, broken: &Broken, error: String) -> Outcome {
-        if broken.kind == BrokenKind::Stopped {
-            return Outcome::Stale;
-        }
         let owner = self.owner;
         let became = crate::store::transaction(|| {
             crate::store::as_user(owner, || store::writable(|| remote::tried(attempt, started, broken, error)))

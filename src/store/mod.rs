@@ -211,6 +211,41 @@ pub fn transaction<T>(body: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Runs `body` in a subtransaction of the current one, inside the current SPI connection. What it raises is rolled back and
+/// returned as text: for what users have written, which must not end a process of the engine's.
+pub fn guarded<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    use pgrx::pg_sys::panic::CaughtError;
+    // SAFETY: the pattern of PL/pgSQL's exception blocks: memory context and resource owner are put back on both ways out,
+    // and the subtransaction is either released or rolled back. Plain Rust values leave `body`.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let back = move || {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        };
+        let failed = move |error: CaughtError| {
+            let report = match &error {
+                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+                CaughtError::RustPanic { ereport, .. } => ereport,
+            };
+            let text = report.message().to_owned();
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            back();
+            Err(text)
+        };
+        let body = std::panic::AssertUnwindSafe(move || {
+            let value = body();
+            pg_sys::ReleaseCurrentSubTransaction();
+            back();
+            Ok(value)
+        });
+        pgrx::PgTryBuilder::new(move || ({ body }.0)()).catch_others(failed).catch_rust_panic(failed).execute()
+    }
+}
+
 /// Runs `body` with the rights of `user`, and gives the old ones back. An error inside restores them with the
 /// (sub)transaction's abort.
 pub fn as_user<T>(user: pg_sys::Oid, body: impl FnOnce() -> T) -> T {

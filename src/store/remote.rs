@@ -58,8 +58,9 @@ pub fn outgoing(task_ids: Vec<i64>) -> Vec<Outgoing> {
                              WHERE x.definition_id = f.definition_id AND x.node_no = t.node_no OFFSET 0) n ON true
           LEFT JOIN LATERAL (SELECT * FROM async.target x WHERE x.target = t.target OFFSET 0) g ON true
           LEFT JOIN LATERAL (SELECT x.secrets FROM async.task_secret x WHERE x.task_id = t.task_id OFFSET 0) s ON true
-          CROSS JOIN LATERAL (SELECT (extract(epoch FROM coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
-                    async.setting('pgflow.default_timeout') * interval '1 ms')) * 1000000)::bigint AS micros) l
+          CROSS JOIN LATERAL (SELECT (extract(epoch FROM least(coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
+                    async.setting('pgflow.default_timeout') * interval '1 ms'), interval '100 years')) * 1000000)::bigint
+                    AS micros) l
           ORDER BY u.place",
         &[arg(task_ids)],
     );
@@ -122,6 +123,11 @@ pub fn callback_token(task_id: i64, attempt: i32) -> Option<String> {
     run(c"SELECT async.make_callback_token($1, $2)", &[arg(task_id), arg(attempt)]).one()
 }
 
+/// Changes when a target does.
+pub fn targets_digest() -> Option<String> {
+    run(c"SELECT md5(string_agg(t::text, ' ' ORDER BY t.target)) FROM async.target t", &[]).one()
+}
+
 /// An object store: its URL and options. None: there is no such store.
 pub fn object_store(store: &str) -> Option<(String, Option<JsonB>)> {
     let rows = run(c"SELECT url, options FROM async.store_of($1)", &[arg(store)]);
@@ -172,7 +178,8 @@ pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option
     let tries = rows.one::<i32>().unwrap_or(0);
     let pause = broken.after.map_or_else(|| pauses::of_task(tries), |us| us.min(3_600_000_000) as i64);
     let word = match broken.kind {
-        BrokenKind::Lost => "lost",
+        // Whoever had it stopped has ended the task; else nobody knows what became of it.
+        BrokenKind::Lost | BrokenKind::Stopped => "lost",
         BrokenKind::Down => "down",
         _ => "again",
     };

@@ -68,6 +68,7 @@ impl Dispatcher {
                 Due::Node(flow_id, node_no) => nodes.push((flow_id, node_no)),
                 Due::Expiry => self.expire(),
                 Due::Look => {
+                    self.lose_again();
                     for (flow_id, node_no) in std::mem::take(&mut self.locked) {
                         self.candidate(flow_id, node_no, None);
                     }

@@ -13,6 +13,7 @@ use super::remote::Landed;
 use super::{results, Dispatcher, Due};
 use crate::engine::pauses;
 use crate::store::dispatcher as tasks;
+use crate::store::guarded;
 use crate::store::remote::{self as store, End};
 
 /// Rows that a client has locked, and places that other databases hold, are looked at again after this long.
@@ -28,9 +29,11 @@ impl Dispatcher {
     /// Writes how attempts ended that the executor has reported. Returns whether there were any.
     pub(super) fn take_reports(&mut self) -> bool {
         let (landed, others) = self.remote.take_reports(&mut self.pools, &mut self.finished_claims);
-        let landed: Vec<Landed> = std::mem::take(&mut self.unwritten).into_iter().chain(landed).collect();
+        let again =
+            if crate::store::now() >= self.unwritten_at { std::mem::take(&mut self.unwritten) } else { Vec::new() };
         let any = !landed.is_empty() || !others.is_empty();
-        if any {
+        let landed: Vec<Landed> = again.into_iter().chain(landed).collect();
+        if any || !landed.is_empty() {
             self.db();
         }
         for report in others {
@@ -41,7 +44,10 @@ impl Dispatcher {
                 }
                 Report::Deleted { ids, kept } => self.deleted(ids, kept),
                 Report::Wanted { task_id, attempt, pid } => self.offer(task_id, attempt, pid),
-                Report::Deaf(why) => pgrx::warning!("pgflow: workers cannot reach the executor: {why}"),
+                Report::Deaf(why) => {
+                    pgrx::warning!("pgflow: workers cannot reach the executor: {why}");
+                    self.remote.deaf();
+                }
                 Report::Ended { .. } => {}
             }
         }
@@ -51,12 +57,11 @@ impl Dispatcher {
         }
         // Elsewhere it cannot be undone: what is known of it must not be lost with the server.
         self.durable = true;
-        let became: HashMap<i64, String> =
-            store::end_attempts(&landed.iter().map(end).collect::<Vec<_>>()).into_iter().collect();
-        for l in landed {
-            match became.get(&l.task_id).map(String::as_str) {
+        let mut written = any;
+        for (l, word) in write(landed) {
+            written |= word.as_deref() != Some("locked");
+            match word.as_deref() {
                 Some("finished") => {
-                    results::record(&l);
                     self.queue_learns(&l);
                     self.forget(l.task_id, false);
                 }
@@ -66,12 +71,12 @@ impl Dispatcher {
                     self.forget(l.task_id, true);
                 }
                 Some("waits") => {
-                    results::record(&l);
                     self.queue.wait(l.task_id, l.attempt + 1);
                     self.touched.push(l.task_id);
                 }
                 Some("locked") => {
-                    self.remind(crate::store::now() + LOCKED, Due::Look);
+                    self.unwritten_at = crate::store::now() + LOCKED;
+                    self.remind(self.unwritten_at, Due::Look);
                     self.unwritten.push(l);
                 }
                 _ => {
@@ -81,7 +86,7 @@ impl Dispatcher {
                 }
             }
         }
-        true
+        written
     }
 
     fn discard(&mut self, l: &Landed) {
@@ -93,7 +98,10 @@ impl Dispatcher {
     /// The target could not be reached: nothing happened, and the task goes back to where it waited.
     fn unless_it_was_down(&mut self, l: Landed) -> Option<Landed> {
         let Ending::Again { failure, down: true, .. } = &l.ending else {
-            self.remote.note_up(&l.target.name);
+            // Whoever was only told to stop, or never answered, says nothing about the target.
+            if matches!(l.ending, Ending::Finished(_) | Ending::Failed(_) | Ending::Again { .. }) {
+                self.remote.note_up(&l.target.name);
+            }
             return Some(l);
         };
         let next = self.remote.note_down(l.target.clone(), &failure.message);
@@ -108,15 +116,21 @@ impl Dispatcher {
             return;
         }
         self.db();
-        let objects = store::expire_results(EXPIRED_AT_ONCE);
-        let mut full = objects.len() >= EXPIRED_AT_ONCE as usize;
-        full |= store::expire_executions(EXPIRED_AT_ONCE) >= EXPIRED_AT_ONCE;
+        let expired = guarded(|| {
+            let objects = store::expire_results(EXPIRED_AT_ONCE);
+            let full = objects.len() >= EXPIRED_AT_ONCE as usize;
+            (objects, full | (store::expire_executions(EXPIRED_AT_ONCE) >= EXPIRED_AT_ONCE))
+        });
+        let (objects, full) = expired.unwrap_or_else(|why| {
+            pgrx::warning!("pgflow: what is over could not be forgotten: {why}");
+            (Vec::new(), false)
+        });
         let mut by_store: HashMap<String, Vec<(i64, String)>> = HashMap::new();
         for (task_id, place, path) in objects {
             by_store.entry(place).or_default().push((task_id, path));
         }
         for (name, objects) in by_store {
-            if let Some(place) = results::open_store(&name) {
+            if let Ok(Some(place)) = guarded(|| results::open_store(&name)) {
                 self.remote.later(Errand::Delete { store: place, objects });
             }
         }
@@ -173,12 +187,21 @@ impl Dispatcher {
     /// Marks what was chosen and prepares it; it is sent when the marks are committed. Returns whether anything is.
     pub(super) fn mark_to_send(&mut self, chosen: Vec<Batch>) -> bool {
         let mut all = Vec::new();
+        // Places are free again: others may be chosen.
+        let mut some_failed = false;
         for (lane, tasks) in chosen {
             self.db();
             let key = self.queue.lane(lane).key;
             let prepared = self.remote.prepare(&tasks, key, &mut self.pools);
-            for (task_id, why) in prepared.faults {
-                for task in tasks::look(tasks::end_tasks(vec![task_id], "FAILED", &why)) {
+            for (task_id, attempt, why) in prepared.faults {
+                let ended = tasks::end_tasks(vec![task_id], "FAILED", &why);
+                if ended.is_empty() {
+                    // A client has it locked.
+                    self.queue.requeue(task_id, attempt);
+                    self.remind(crate::store::now() + LOCKED, Due::Look);
+                }
+                some_failed |= !ended.is_empty();
+                for task in tasks::look(ended) {
                     self.ended_elsewhere(&task);
                 }
             }
@@ -195,7 +218,7 @@ impl Dispatcher {
             all.extend(prepared.ready);
         }
         if all.is_empty() {
-            return false;
+            return some_failed;
         }
         let claim = tasks::claim(&all, false);
         self.remote.marked(&all, claim);
@@ -224,6 +247,42 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// Writes how attempts ended, with what they have left, and what became of each. One that cannot be written because of what
+/// is in it fails with that reason; it does not keep the others from being written.
+fn write(landed: Vec<Landed>) -> Vec<(Landed, Option<String>)> {
+    let together = |landed: &[&Landed]| {
+        let became: HashMap<i64, String> =
+            store::end_attempts(&landed.iter().map(|l| end(l)).collect::<Vec<_>>()).into_iter().collect();
+        let counts = |l: &&&Landed| matches!(became.get(&l.task_id).map(String::as_str), Some("finished" | "waits"));
+        landed.iter().filter(counts).for_each(|l| results::record(l));
+        became
+    };
+    let all: Vec<&Landed> = landed.iter().collect();
+    let mut became = guarded(|| together(&all)).unwrap_or_else(|_| {
+        let mut became = HashMap::new();
+        for l in &all {
+            match guarded(|| together(&[*l])) {
+                Ok(one) => became.extend(one),
+                Err(why) => {
+                    let failed = End { word: "failed", error: Some(why), delay: None, ..end(l) };
+                    match guarded(|| store::end_attempts(&[failed])) {
+                        Ok(one) => became.extend(one),
+                        Err(why) => pgrx::warning!("pgflow: the end of task {} cannot be written: {why}", l.task_id),
+                    }
+                }
+            }
+        }
+        became
+    });
+    landed
+        .into_iter()
+        .map(|l| {
+            let word = became.remove(&l.task_id);
+            (l, word)
+        })
+        .collect()
 }
 
 /// What is written of an attempt.

@@ -146,7 +146,7 @@ impl Dispatcher {
         let mut external: Vec<Loaded> = Vec::new();
         let mut held: Vec<i64> = Vec::new();
         for row in rows {
-            if self.queue.knows(row.task_id) {
+            if self.queue.knows(row.task_id) || self.unsettled.contains_key(&row.task_id) {
                 continue;
             }
             if row.flow_id != 0 && !matches!(row.node_state, b'O' | b'S') {

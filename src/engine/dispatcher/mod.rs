@@ -64,6 +64,10 @@ pub(super) struct Dispatcher {
     remote: Remote,
     /// Ends of attempts elsewhere whose rows a client has locked.
     unwritten: Vec<Landed>,
+    /// Attempts that were lost and whose rows a client has locked: (attempt, charged, suspect, why) by task.
+    unsettled: HashMap<i64, (i32, bool, bool, &'static str)>,
+    /// When these are looked at again.
+    unwritten_at: i64,
     pools: Pools,
     /// Nodes that may have ended, with a failed step if that is why.
     candidates: HashMap<(i64, i32), Option<i64>>,
@@ -135,6 +139,9 @@ pub extern "C-unwind" fn pgflow_dispatcher_main(argument: pg_sys::Datum) {
 unsafe extern "C-unwind" fn at_exit(_code: i32, argument: pg_sys::Datum) {
     remote::detach();
     let Some(database) = shared().database(pg_sys::Oid::from(argument.value() as u32)) else { return };
+    // The places of what ran elsewhere are for others.
+    let oid = argument.value() as u32;
+    shared().remotes().iter().filter(|r| r.database.load(Acquire) == oid).for_each(|r| r.free());
     database.attached.store(false, Release);
     database.dispatcher.leave();
     for from in [DatabaseState::Starting, DatabaseState::Running] {
@@ -185,6 +192,8 @@ impl Dispatcher {
             slots: Slots::new(database),
             remote: Remote::new(database),
             unwritten: Vec::new(),
+            unsettled: HashMap::new(),
+            unwritten_at: 0,
             pools: Pools::default(),
             candidates: HashMap::new(),
             locked: HashSet::new(),

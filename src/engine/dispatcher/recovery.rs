@@ -13,6 +13,8 @@ use crate::store::dispatcher as store;
 
 /// After a crash marks are written durably for this long (microseconds).
 const CAREFUL: i64 = 60_000_000;
+/// Rows that a client has locked are looked at again after this long (microseconds).
+const LOCKED: i64 = 200_000;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -50,7 +52,6 @@ impl Dispatcher {
         let adopted_workers = self.slots.adopt();
         if self.adopted {
             crate::store::remote::resume_deletions();
-            self.look_for_expiry();
             self.settle_claims(state.clean_stop);
             self.mark_running();
             if !state.clean_stop {
@@ -97,15 +98,44 @@ impl Dispatcher {
         }
         let reason = if clean_stop { "the server or the dispatcher was stopped" } else { "the server died" };
         for chunk in lost.chunks(1000) {
-            for (task_id, ended) in store::lose_attempts(chunk, !clean_stop, reason) {
-                if ended {
-                    self.touched.push(task_id);
-                }
-            }
+            self.lose(chunk, !clean_stop, reason);
         }
         // Marks of tasks that workers still hold stay until the next start: they cost nothing and say the truth.
-        let held: Vec<i64> = claims.iter().filter(|c| self.slots.holds(c.1, c.2)).map(|c| c.0).collect();
+        // So do those whose loss could not be written yet.
+        let is_kept = |c: &&(i64, i64, i32, bool)| self.slots.holds(c.1, c.2) || self.unsettled.contains_key(&c.1);
+        let held: Vec<i64> = claims.iter().filter(is_kept).map(|c| c.0).collect();
         store::delete_claims(claims.iter().map(|c| c.0).filter(|c| !held.contains(c)).collect());
+    }
+
+    /// Accounts for lost attempts (task, attempt, charged). What a client has locked is accounted for later, and does not run
+    /// before that: nobody would know that it may have been done.
+    fn lose(&mut self, lost: &[(i64, i32, bool)], suspect: bool, reason: &'static str) {
+        for (task_id, ended) in store::lose_attempts(lost, suspect, reason) {
+            self.unsettled.remove(&task_id);
+            if ended {
+                self.touched.push(task_id);
+            }
+        }
+        let open = store::look(lost.iter().map(|l| l.0).collect());
+        for &(task_id, attempt, charged) in lost {
+            if open.iter().any(|t| t.task_id == task_id && !t.ended && t.attempt == attempt - 1) {
+                self.unsettled.insert(task_id, (attempt, charged, suspect, reason));
+                self.remind(crate::store::now() + LOCKED, Due::Look);
+            } else if self.unsettled.remove(&task_id).is_some() {
+                self.touched.push(task_id);
+            }
+        }
+    }
+
+    /// What could not be accounted for because a client had it locked.
+    pub(super) fn lose_again(&mut self) {
+        for (task_id, (attempt, charged, suspect, reason)) in self.unsettled.clone() {
+            self.db();
+            self.lose(&[(task_id, attempt, charged)], suspect, reason);
+            if !self.unsettled.contains_key(&task_id) {
+                self.touched.push(task_id);
+            }
+        }
     }
 
     /// Reads targets, pools and switches; sizes hold at once.
@@ -145,6 +175,7 @@ impl Dispatcher {
         self.reminders.clear();
         self.suspects.clear();
         self.pools.forget_yielded();
+        self.look_for_expiry();
         let low = store::engine_state().open_low;
         for (flow_id, node_no, low, high) in store::open_ranges(low) {
             self.ranges.push(Range { low, high, flow_id, node_no });
@@ -186,7 +217,7 @@ impl Dispatcher {
             if !left.lost.is_empty() {
                 self.db();
                 let lost: Vec<_> = left.lost.iter().map(|l| (l.0, l.1, !left.dismissed)).collect();
-                store::lose_attempts(&lost, false, "its worker was terminated");
+                self.lose(&lost, false, "its worker was terminated");
                 for (task_id, attempt) in left.lost {
                     self.suspects.retain(|s| *s != task_id);
                     self.queue.wait(task_id, attempt + 1);

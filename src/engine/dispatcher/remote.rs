@@ -23,6 +23,7 @@ use super::pools::Pools;
 use crate::engine::shmem::{shared, Database, Remote as Shown, Worker};
 use crate::engine::{pauses, process};
 use crate::settings;
+use crate::store::guarded;
 use crate::store::remote as store;
 
 /// Jobs prepared in one cycle: a transaction reads and marks them all.
@@ -88,6 +89,8 @@ pub struct Remote {
     /// Stops that found no room.
     stops: Vec<(i64, i32)>,
     listening: bool,
+    /// What targets looked like when they were last read.
+    targets: Option<String>,
     /// Small work to be begun after the commit.
     errands: Vec<Errand>,
 }
@@ -115,10 +118,10 @@ pub struct Landed {
 pub struct Prepared {
     pub ready: Vec<(i64, i32)>,
     /// They cannot run, for the reason given.
-    pub faults: Vec<(i64, String)>,
+    pub faults: Vec<(i64, i32, String)>,
     /// Not as they were known: to be read anew.
     pub changed: Vec<(i64, i32)>,
-    /// Other databases hold every place.
+    /// Other databases hold every place, or an earlier attempt is still being stopped.
     pub no_place: Vec<(i64, i32)>,
 }
 
@@ -139,6 +142,7 @@ impl Remote {
             down: HashMap::new(),
             stops: Vec::new(),
             listening: false,
+            targets: None,
             errands: Vec::new(),
         }
     }
@@ -183,6 +187,10 @@ impl Remote {
             pgrx::warning!("pgflow: the executor's thread has ended; this is a bug of pgflow");
             self.executor = None;
             self.listening = false;
+            // What it was to be handed is among the lost, and nobody will answer what it was asked.
+            self.prepared.clear();
+            self.stops.clear();
+            self.down.values_mut().for_each(|d| d.probing = false);
             for task_id in self.flying.keys().copied().collect::<Vec<_>>() {
                 let ending = Ending::Lost(Failure::new("the executor's thread has ended"));
                 landed.extend(self.land(task_id, ending, false, Duration::ZERO, pools, finished_claims));
@@ -233,20 +241,28 @@ impl Remote {
         }
         let mut prepared = Prepared::default();
         let mut targets: HashMap<(String, String), Result<Arc<Target>, String>> = HashMap::new();
-        let all = store::outgoing(tasks.iter().map(|t| t.0).collect());
+        let all = self.read(tasks, &mut prepared.faults);
         // Ended meanwhile: whoever did that has said so.
-        let known = |task: &&(i64, i32)| all.iter().any(|o| (o.task_id, o.attempt) == **task);
+        let known = |task: &&(i64, i32)| {
+            all.iter().any(|o| (o.task_id, o.attempt) == **task) || prepared.faults.iter().any(|f| f.0 == task.0)
+        };
         prepared.changed = tasks.iter().filter(|t| !known(t)).copied().collect();
         for outgoing in all.iter().filter(|o| tasks.contains(&(o.task_id, o.attempt))) {
             let (task_id, attempt) = (outgoing.task_id, outgoing.attempt);
+            if self.flying.contains_key(&task_id) {
+                // An earlier attempt is still being stopped there.
+                prepared.no_place.push((task_id, attempt));
+                continue;
+            }
             let target = targets
                 .entry((outgoing.target.clone(), outgoing.role.clone()))
-                .or_insert_with(|| read_target(&outgoing.target, &outgoing.role))
+                .or_insert_with(|| flat(guarded(|| read_target(&outgoing.target, &outgoing.role))))
                 .clone();
-            let (job, spec) = match target.and_then(|target| job(&self.engine_id, target, outgoing)) {
+            let made = target.and_then(|target| flat(guarded(|| job(&self.engine_id, target, outgoing))));
+            let (job, spec) = match made {
                 Ok(made) => made,
                 Err(why) => {
-                    prepared.faults.push((task_id, why));
+                    prepared.faults.push((task_id, attempt, why));
                     continue;
                 }
             };
@@ -277,6 +293,20 @@ impl Remote {
             prepared.ready.push((task_id, attempt));
         }
         prepared
+    }
+
+    /// Reads tasks at once; where one of them cannot be read, one by one.
+    fn read(&self, tasks: &[(i64, i32)], faults: &mut Vec<(i64, i32, String)>) -> Vec<store::Outgoing> {
+        guarded(|| store::outgoing(tasks.iter().map(|t| t.0).collect())).unwrap_or_else(|_| {
+            let mut all = Vec::new();
+            for &(task_id, attempt) in tasks {
+                match guarded(|| store::outgoing(vec![task_id])) {
+                    Ok(one) => all.extend(one),
+                    Err(why) => faults.push((task_id, attempt, why)),
+                }
+            }
+            all
+        })
     }
 
     /// The mark of these attempts is written.
@@ -404,13 +434,18 @@ impl Remote {
         if self.engine_id.is_empty() {
             self.engine_id = store::engine_id();
         }
-        let outgoing = store::outgoing(vec![task_id]).pop().filter(|o| o.attempt == attempt);
+        let outgoing = guarded(|| store::outgoing(vec![task_id]))?.pop().filter(|o| o.attempt == attempt);
         let Some(mut outgoing) = outgoing else { return Err("the task has ended".to_owned()) };
         // The worker watches the time.
         outgoing.time_left = None;
-        let target = read_target(&outgoing.target, &outgoing.role)?;
+        let target = flat(guarded(|| read_target(&outgoing.target, &outgoing.role)))?;
+        if let Some(down) = self.down.get(&target.name) {
+            let wait = (down.next_try - crate::store::now()).max(100_000) as u64;
+            let failure = Failure::new(format!("target {} cannot be reached: {}", target.name, down.error));
+            return Ok(Offer::Later(failure, Duration::from_micros(wait)));
+        }
         let is_here = target.kind == "local";
-        let job = Box::new(job(&self.engine_id, target, &outgoing)?.0);
+        let job = Box::new(flat(guarded(|| job(&self.engine_id, target, &outgoing)))?.0);
         if is_here {
             return Ok(Offer::Store(job));
         }
@@ -431,10 +466,19 @@ impl Remote {
 
     /// Targets were configured anew: those that were down are tried again at once.
     pub fn configured(&mut self) {
-        // Also what a dispatcher before this one has noted.
-        self.down.clear();
-        store::target_up(None);
+        let targets = store::targets_digest();
+        if self.targets != targets {
+            // Also what a dispatcher before this one has noted.
+            self.down.clear();
+            store::target_up(None);
+            self.targets = targets;
+        }
         self.engine_id.clear();
+    }
+
+    /// Workers cannot be listened to: tried again when one asks.
+    pub fn deaf(&mut self) {
+        self.listening = false;
     }
 
     pub fn end(&mut self) {
@@ -452,6 +496,10 @@ impl Drop for Remote {
 
 fn number(options: &Map<String, Value>, key: &str) -> Option<i64> {
     options.get(key).and_then(Value::as_i64)
+}
+
+fn flat<T>(guarded: Result<Result<T, String>, String>) -> Result<T, String> {
+    guarded.and_then(|value| value)
 }
 
 /// How many attempts may be lost or not taken: what the request says, else the target.
