@@ -213,7 +213,7 @@ pub enum Ending {
 }
 
 impl Job {
-    /// A text in which every secret of the job is replaced by `***`. Every message that leaves a kind passes here: the
+    /// A text in which every secret of the job is replaced by `***`, and every NUL by U+FFFD. Every message that leaves a kind passes here: the
     /// runner sees to it for endings.
     pub fn masked(&self, text: &str) -> String {
         let mut secrets: Vec<String> = Vec::new();
@@ -233,7 +233,9 @@ impl Job {
             passwords_of(string.expose()).iter().for_each(|p| add(p));
         }
         secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
-        secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+        let text = secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"));
+        // Nor a character that no text of Postgres can hold.
+        text.replace('\0', "\u{fffd}")
     }
 }
 

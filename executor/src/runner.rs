@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::{Bridge, Offer};
-use crate::job::{Ending, Failure, Job, Target};
+use crate::job::{Done, Ending, Failure, Job, Target};
 use crate::kind::{Context, Kind, Progress, STOP_GRACE};
-use crate::results::{self, Store};
+use crate::results::{self, Kept, Store};
 
 /// How often kinds may close what idles.
 const TIDY: Duration = Duration::from_secs(5);
@@ -302,7 +302,10 @@ pub(crate) fn masked(job: &Job, ending: Ending) -> Ending {
             for notice in &mut done.notices {
                 notice.message = job.masked(&notice.message);
             }
-            Ending::Finished(done)
+            match done.kept.map(Kept::holdable).transpose() {
+                Ok(kept) => Ending::Finished(Done { kept, ..done }),
+                Err(failure) => Ending::Failed(clean(failure)),
+            }
         }
         Ending::Failed(failure) => Ending::Failed(clean(failure)),
         Ending::Again { failure, after, down } => Ending::Again { failure: clean(failure), after, down },
@@ -337,7 +340,7 @@ mod tests {
     use serde_json::{Map, Value};
 
     use super::*;
-    use crate::job::{Done, Secret};
+    use crate::job::Secret;
     use crate::kind::{Fault, Needs};
 
     /// Does what the query says.

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use crate::job::Secret;
+use crate::job::{Failure, Secret};
 
 /// An object store, as an administrator configured it.
 #[derive(Clone, Debug, Default)]
@@ -169,4 +169,41 @@ pub struct Kept {
     pub columns: Vec<Column>,
     /// Of an inline result: the rows.
     pub content: Option<Vec<Map<String, Value>>>,
+}
+
+/// What a value of type jsonb can hold, with room to spare (it is 256 MB).
+const MOST_CONTENT: u64 = 128 * 1024 * 1024;
+
+impl Kept {
+    /// As Postgres can hold it; Err: it cannot.
+    pub fn holdable(mut self) -> Result<Kept, Failure> {
+        for column in &mut self.columns {
+            for text in [&mut column.name, &mut column.type_name] {
+                if text.contains('\0') {
+                    *text = text.replace('\0', "\u{fffd}");
+                }
+            }
+        }
+        let Some(content) = &self.content else { return Ok(self) };
+        if content.iter().flatten().any(|(name, value)| name.contains('\0') || has_nul(value)) {
+            return Err(Failure::new("the result has a NUL character, which PostgreSQL cannot hold")
+                .hint("Keep it as an object, or have the query leave it out."));
+        }
+        let names: usize = content.first().map_or(0, |row| row.keys().map(|name| name.len() + 8).sum());
+        if self.bytes.unwrap_or(0) + (names * content.len()) as u64 > MOST_CONTENT {
+            return Err(
+                Failure::new("the result is too large to be kept inline").hint("Keep it as a table or an object.")
+            );
+        }
+        Ok(self)
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(values) => values.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        _ => false,
+    }
 }

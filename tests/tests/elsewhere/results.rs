@@ -275,3 +275,39 @@ fn a_task_that_is_cancelled_or_failed_while_it_runs_leaves_no_object() {
         Ok(())
     });
 }
+
+/// A NUL character, which no text of PostgreSQL can hold: in rows, in errors. It is the task's failure, not the engine's.
+#[test]
+fn what_postgres_cannot_hold_fails_the_task_and_nothing_else() {
+    test("unholdable", |place| {
+        place.with_clickhouse()?;
+        let directory = stores(place)?;
+        let dispatcher = place.dispatcher()?;
+        let mut tasks = Vec::new();
+        for result in [
+            r#"{"to": "inline"}"#,
+            r#"{"to": "table", "table": "t.made"}"#,
+            r#"{"to": "object", "store": "shelf", "format": "json"}"#,
+        ] {
+            let more = format!(", _result => '{result}'");
+            tasks.push(place.push("house", "SELECT 'a\\0b' AS t", &more)?);
+            tasks.push(place.request(r#"{"path": "/nul"}"#, &more)?);
+        }
+        tasks.push(place.push("house", "SELECT throwIf(1, 'a\\0b')", "")?);
+        tasks.push(place.request(r#"{"path": "/fail/nul"}"#, "")?);
+        for task in &tasks {
+            place
+                .here
+                .wait_until(&format!("(SELECT processed IS NOT NULL FROM async.task WHERE task_id = {task})"), SOON)?;
+            println!("{task}: {} {}", place.state(*task)?, place.error(*task)?);
+        }
+        same(place.dispatcher()?, dispatcher)?;
+        same(place.sql.text("SELECT max(attempt) FROM async.task")?, "1")?;
+        for task in [tasks[0], tasks[1], tasks[2], tasks[3], tasks[6], tasks[7]] {
+            same(place.state(task)?, "Failed")?;
+        }
+        // A file can hold it; whoever reads it here is told.
+        same(files(&directory)?.len(), 2)?;
+        place.sql.run("SELECT count(async.drop_result(task_id)) FROM async.result")
+    });
+}

@@ -119,7 +119,7 @@ fn a_database_can_be_dropped_while_its_work_hangs_elsewhere() {
         proxy.stall();
         place.sql = place.here.cluster.connect("postgres", "postgres")?;
         let begun = Instant::now();
-        place.sql.run("DROP DATABASE doomed WITH (FORCE)")?;
+        place.sql.run("DROP DATABASE doomed")?;
         ensure!(begun.elapsed() < A_WHILE, "it took {:.1?}", begun.elapsed());
         // The one that nobody could be told to cancel goes on; the other does not.
         place.there.wait_until(

@@ -90,6 +90,8 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                 let _ = gate.wait_for(|open| *open).await;
                 (200, "application/json", r#"{"waited": true}"#.to_owned())
             }
+            "/nul" => (200, "application/json", r#"[{"n": 1, "t": "a\u0000b"}]"#.to_owned()),
+            "/fail/nul" => (422, "text/plain", "refused: a\0b".to_owned()),
             "/slow" => {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 (200, "application/json", "{}".to_owned())
