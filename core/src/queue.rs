@@ -142,6 +142,12 @@ impl Queue {
         self.lanes.iter().filter(|l| l.key.pool == pool).map(|l| l.live).sum()
     }
 
+    /// Targets that tasks wait for.
+    pub fn wanted_targets(&self) -> HashSet<usize> {
+        let wanted = self.lanes.iter().filter(|l| l.live > 0 || !l.backlog.is_empty());
+        wanted.filter_map(|l| if let Place::Target(target) = l.key.place { Some(target) } else { None }).collect()
+    }
+
     pub fn lane_of(&mut self, key: Key) -> usize {
         *self.by_key.entry(key).or_insert_with(|| {
             self.lanes.push(Lane { key, queue: VecDeque::new(), live: 0, backlog: VecDeque::new(), mean: -1.0 });
@@ -424,6 +430,7 @@ mod tests {
         assert_ne!(lane, q.lane_of(key(0)), "a target that is down keeps no other lane from running");
         q.add(1, task(lane, (1, 0)));
         q.add(2, task(lane, (1, 0)));
+        assert_eq!(q.wanted_targets(), HashSet::from([3]));
         assert_eq!(q.take_to_send(lane, 1), [(1, 1)]);
         assert_eq!(q.drop_flow(1, None), (vec![1], vec![2]));
         q.clear();

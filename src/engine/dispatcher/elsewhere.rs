@@ -228,7 +228,12 @@ impl Dispatcher {
 
     /// Asks targets that are down whether they are there again; fails what has waited for one for longer than it may.
     pub(super) fn look_at_targets(&mut self) {
-        let (next, given_up) = self.remote.probe();
+        if self.remote.none_is_down() {
+            return;
+        }
+        self.db();
+        let wanted: Vec<&str> = self.queue.wanted_targets().into_iter().map(|p| self.pools.place_name(p)).collect();
+        let (next, given_up) = self.remote.probe(|name| wanted.contains(&name));
         if let Some(next) = next {
             self.remind(next, Due::Look);
         }

@@ -164,6 +164,10 @@ impl Remote {
         settings::max_remote_tasks().saturating_sub(self.flying.len()).min(AT_ONCE)
     }
 
+    pub fn none_is_down(&self) -> bool {
+        self.down.is_empty()
+    }
+
     /// Whether a target's tasks may be sent now.
     pub fn is_up(&self, target: &str) -> bool {
         !self.down.contains_key(target)
@@ -403,8 +407,17 @@ impl Remote {
 
     /// Targets that are down and whose time has come are asked; returns when the next one is due, and those that have
     /// been down for longer than their tasks may wait.
-    pub fn probe(&mut self) -> (Option<i64>, Vec<(String, String)>) {
+    ///
+    /// One that nobody waits for any more is forgotten: it is found out again if need be.
+    pub fn probe(&mut self, wanted: impl Fn(&str) -> bool) -> (Option<i64>, Vec<(String, String)>) {
         let now = crate::store::now();
+        self.down.retain(|name, down| {
+            let stays = down.probing || down.next_try > now || wanted(name);
+            if !stays {
+                store::target_up(Some(name));
+            }
+            stays
+        });
         let mut given_up = Vec::new();
         for (name, down) in &mut self.down {
             if down.patience.is_some_and(|patience| now - down.since > patience) {

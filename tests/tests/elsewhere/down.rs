@@ -48,7 +48,9 @@ fn tasks_wait_for_a_target_that_is_down_and_others_run_on() {
         place.sql.run(&format!("SELECT async.cancel(ARRAY[{unwanted}])"))?;
         place.ends(unwanted, "Cancelled")?;
         same(
-            place.sql.text("SELECT max(attempt) || ' ' || max(crashes) FROM async.task WHERE target = 'far' AND processed IS NULL")?,
+            place.sql.text(
+                "SELECT max(attempt) || ' ' || max(crashes) FROM async.task WHERE target = 'far' AND processed IS NULL",
+            )?,
             "0 0",
         )?;
         proxy.heal();

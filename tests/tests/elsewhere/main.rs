@@ -4,6 +4,7 @@ mod copies;
 mod crowds;
 mod down;
 mod flows;
+mod hostile;
 mod idle;
 mod kit;
 mod large;
