@@ -158,8 +158,8 @@ sql -c "SELECT async.configure(jsonb_build_object('targets', jsonb_build_array(j
             current_setting('port'), current_database(), current_user)))))" >/dev/null
 elsewhere() { # tasks; seconds from the push to the end of the last one, the most seen in flight
   local began=${EPOCHREALTIME/[.,]/} most=0 now
-  sql -c "SELECT count(async.push_tasks(array_agg(async.task('SELECT pg_sleep(1)', 'bench_elsewhere'))))
-          FROM generate_series(1, $1)" >/dev/null
+  sql -c "SELECT count(*) FROM async.push_tasks((SELECT array_agg(async.task('SELECT pg_sleep(1)', 'bench_elsewhere'))
+          FROM generate_series(1, $1)))" >/dev/null
   while true; do
     now=$(sql -c "SELECT count(*) FROM async.running()")
     ((now <= most)) || most=$now

@@ -25,8 +25,18 @@ const EXPORTING: &[&str] = &["clickhouse"];
 const COMMON: &[&str] = &["connect_timeout", "give_up_after", "retry_delay", "retry_delay_max", "max_attempts"];
 
 /// Names of options beside those of `is_credential` whose values are not shown.
-const HIDDEN: &[&str] =
-    &["api-key", "api_key", "apikey", "access-key", "account-key", "private", "cookie", "credential", "auth"];
+const HIDDEN: &[&str] = &[
+    "api-key",
+    "api_key",
+    "apikey",
+    "access-key",
+    "account-key",
+    "private_key",
+    "private-key",
+    "cookie",
+    "credential",
+    "auth",
+];
 
 /// Headers of requests that hold no credential. The values of all others are not shown.
 const PLAIN_HEADERS: &[&str] = &["accept", "content-type", "user-agent"];

@@ -43,6 +43,7 @@ RETURNS RECORD LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS 
 DECLARE
   _found   async.target;
   _mapping JSONB;
+  _place   TEXT;
 BEGIN
   SELECT * INTO _found FROM async.target t WHERE t.target = _target;
   IF NOT FOUND THEN
@@ -69,6 +70,19 @@ BEGIN
   IF _mapping IS NULL THEN
     fault := format('role "%s" has no user mapping for foreign server "%s"', _role, _found.server);
     hint := format('CREATE USER MAPPING FOR %I SERVER %I OPTIONS (…); or one FOR PUBLIC.', _role, _found.server);
+    RETURN;
+  END IF;
+  -- Whoever may use a server makes a mapping for himself: it says who he is, never where the server is or how it is reached.
+  -- Else he could have what the target sends (its headers, another's data) sent to a place of his choice.
+  SELECT o.key INTO _place FROM jsonb_object_keys(_mapping) AS o(key)
+   WHERE lower(o.key) ~ ('^(url|base_url|endpoint|hosts?|hostaddr|(http_)?port|dbname|database|secure|skip_verify|verify|ca_file|'
+                         'ssl.*|gss.*|krb.*|options|service|passfile|proxy.*|region|allow_.*|connect_timeout|keepalives.*|'
+                         'tcp_.*|target_session_attrs|channel_binding|require_auth|load_balance_hosts|named_collection)$')
+   ORDER BY o.key LIMIT 1;
+  IF FOUND THEN
+    fault := format('the user mapping of role "%s" for foreign server "%s" has option "%s", which is not a credential',
+                    _role, _found.server, _place);
+    hint := format('ALTER USER MAPPING … SERVER %I OPTIONS (DROP %I); say it in the options of the server.', _found.server, _place);
     RETURN;
   END IF;
   connection_options := async.server_options(_found.server) || _mapping;

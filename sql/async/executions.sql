@@ -111,7 +111,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('name', c.value->'name', 'type', c.value->'type') ORDER BY c.n), '[]')
       FROM jsonb_array_elements(_meta) WITH ORDINALITY AS c(value, n)) END;
 $$;
-COMMENT ON FUNCTION async.columns_of IS 'The columns of a result, {name, type} each.';
+COMMENT ON FUNCTION async.columns_of IS 'Internal: the columns of a result, {name, type} each.';
 
 CREATE VIEW async.v_execution WITH (security_invoker = true) AS
 SELECT e.execution_id, e.query_id, e.query_hash, e.query, e.tier, e.target, s.status, e.created_at, e.created_by,

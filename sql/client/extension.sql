@@ -72,7 +72,7 @@ COMMENT ON FUNCTION async.server IS
 
 CREATE FUNCTION async.commits_first(_flush BOOL) RETURNS BOOL LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
 COMMENT ON FUNCTION async.commits_first IS
-  'Whether flow.push_steps and flow.finish commit before they act: on a client, unless _flush is false.';
+  'Internal: whether flow.push_steps and flow.finish commit before they act: on a client, unless _flush is false.';
 
 CREATE FUNCTION async.commits_first_as(_caller OID, _flush BOOL) RETURNS BOOL
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -84,7 +84,7 @@ COMMENT ON FUNCTION async.commits_first_as IS 'Internal: async.commits_first wit
 
 CREATE FUNCTION flow.push_steps_now(_flow_id BIGINT, _node TEXT, _arguments JSONB[]) RETURNS VOID
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
-COMMENT ON FUNCTION flow.push_steps_now IS 'flow.push_steps as a function: never commits.';
+COMMENT ON FUNCTION flow.push_steps_now IS 'Internal: flow.push_steps as a function: never commits.';
 
 CREATE FUNCTION flow.push_steps_now_as(_caller OID, _flow_id BIGINT, _node TEXT, _arguments JSONB[]) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -100,7 +100,7 @@ COMMENT ON FUNCTION flow.push_steps_now_as IS 'Internal: flow.push_steps_now wit
 
 CREATE FUNCTION flow.finish_now(_args flow.callback_arguments_t, _failed BOOL, _error_message TEXT) RETURNS VOID
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
-COMMENT ON FUNCTION flow.finish_now IS 'flow.finish as a function: never commits.';
+COMMENT ON FUNCTION flow.finish_now IS 'Internal: flow.finish as a function: never commits.';
 
 CREATE FUNCTION flow.finish_now_as(
   _caller OID, _args flow.callback_arguments_t, _failed BOOL, _error_message TEXT) RETURNS VOID
@@ -117,7 +117,7 @@ COMMENT ON FUNCTION flow.finish_now_as IS 'Internal: flow.finish_now with the ca
 
 CREATE FUNCTION flow.defer_now(_args flow.callback_arguments_t, _duration INTERVAL) RETURNS VOID
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'as_owner';
-COMMENT ON FUNCTION flow.defer_now IS 'flow.defer as a function.';
+COMMENT ON FUNCTION flow.defer_now IS 'Internal: flow.defer as a function.';
 
 CREATE FUNCTION flow.defer_now_as(_caller OID, _args flow.callback_arguments_t, _duration INTERVAL) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -257,6 +257,8 @@ impl Table {
                     c"SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgflow result ' || $1, 0))",
                     &quoted,
                 );
+                // SAFETY: in a transaction. No lock on a relation was taken, which would have done this.
+                unsafe { pg_sys::AcceptInvalidationMessages() };
                 exists = is_there();
             }
             if !exists && create {
@@ -272,7 +274,14 @@ impl Table {
                  FROM pg_catalog.json_populate_recordset(NULL::{quoted}, $1::pg_catalog.json)"
             );
             let insert = CString::new(insert).unwrap_or_default();
-            Table { name: quoted, columns, insert, count: 0 }
+            // Whoever asks for the result has another search path.
+            let name = text_of(
+                c"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                  WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)",
+                &quoted,
+            );
+            Table { name: name.unwrap_or(quoted), columns, insert, count: 0 }
         })
     }
 

@@ -10,6 +10,7 @@ pub mod kept_rows;
 pub mod launcher;
 pub mod notices;
 pub mod own_task;
+pub mod pauses;
 pub mod process;
 pub mod session;
 pub mod shmem;

@@ -7,6 +7,7 @@ use pgrx::{pg_sys, JsonB};
 
 use super::{arg, run, Arg};
 use crate::engine::own_task::Attempt;
+use crate::engine::pauses;
 
 /// A task that is to be sent.
 pub struct Outgoing {
@@ -169,8 +170,7 @@ pub fn end_attempts(ends: &[End]) -> Vec<(i64, String)> {
 pub fn tried(a: Attempt, started: i64, broken: &Broken, error: String) -> Option<String> {
     let rows = run(c"SELECT crashes FROM async.task WHERE task_id = $1", &[arg(a.task_id)]);
     let tries = rows.one::<i32>().unwrap_or(0);
-    let pause =
-        broken.after.map_or((1_000_000 << tries.clamp(0, 6)).min(60_000_000), |us| us.min(3_600_000_000) as i64);
+    let pause = broken.after.map_or_else(|| pauses::of_task(tries), |us| us.min(3_600_000_000) as i64);
     let word = match broken.kind {
         BrokenKind::Lost => "lost",
         BrokenKind::Down => "down",

@@ -148,6 +148,13 @@ BEGIN
   ASSERT (SELECT connection_options->>'user' FROM async.connection_of('ledger', 'e_ann')) = 'ann_there';
   ASSERT (SELECT connection_options->>'user' FROM async.connection_of('ledger', 'gone')) = 'all';
   ASSERT (SELECT connection_string LIKE '%hunter2' AND connection_options = '{}' AND NOT password_required FROM async.connection_of('plain', 'e_bob'));
+  -- A mapping says who somebody is; where the server is, only the server says.
+  ALTER USER MAPPING FOR e_ann SERVER ledger OPTIONS (ADD hostaddr '10.0.0.1');
+  ASSERT async.connection_fault('ledger', 'e_ann') LIKE '%has option "hostaddr", which is not a credential%';
+  ALTER USER MAPPING FOR e_ann SERVER ledger OPTIONS (DROP hostaddr, ADD "URL" 'http://elsewhere.example.com');
+  ASSERT async.connection_fault('ledger', 'e_ann') LIKE '%"URL", which is not a credential%';
+  ALTER USER MAPPING FOR e_ann SERVER ledger OPTIONS (DROP "URL");
+  ASSERT async.connection_fault('ledger', 'e_ann') IS NULL;
   -- What is missing.
   ASSERT t.raised('SELECT * FROM async.connection_of(''nothing'', ''e_bob'')') LIKE '42704 target "nothing" does not exist |%';
   ASSERT async.connection_fault('nothing', 'e_bob') LIKE 'target "nothing" does not exist%' AND async.connection_fault(NULL, NULL) IS NOT NULL;

@@ -11,12 +11,10 @@ use pgflow_executor::runner::{Errand, Report};
 
 use super::remote::Landed;
 use super::{results, Dispatcher, Due};
+use crate::engine::pauses;
 use crate::store::dispatcher as tasks;
 use crate::store::remote::{self as store, End};
 
-/// The first pause before something is tried again that was lost or not taken; doubled each time (microseconds).
-const PAUSE: i64 = 1_000_000;
-const PAUSE_MAX: i64 = 60_000_000;
 /// Rows that a client has locked, and places that other databases hold, are looked at again after this long.
 const LOCKED: i64 = 100_000;
 
@@ -235,16 +233,12 @@ fn end(l: &Landed) -> End {
         Ending::Failed(failure) => ("failed", Some(failure.to_string()), None),
         Ending::Again { failure, after, .. } => {
             let after = after.map(|a| a.as_micros().min(i64::MAX as u128) as i64);
-            ("again", Some(failure.to_string()), Some(after.unwrap_or_else(|| pause(l.tries))))
+            ("again", Some(failure.to_string()), Some(after.unwrap_or_else(|| pauses::of_task(l.tries))))
         }
-        Ending::Lost(failure) => ("lost", Some(failure.to_string()), Some(pause(l.tries))),
+        Ending::Lost(failure) => ("lost", Some(failure.to_string()), Some(pauses::of_task(l.tries))),
         Ending::Stopped if l.timed_out => ("timed_out", Some("time-out: it took too long".to_owned()), None),
         // Whoever had it stopped has ended the task before; else it runs again.
-        Ending::Stopped => ("lost", Some("it was stopped".to_owned()), Some(pause(l.tries))),
+        Ending::Stopped => ("lost", Some("it was stopped".to_owned()), Some(pauses::of_task(l.tries))),
     };
     End { task_id: l.task_id, attempt: l.attempt, started: l.started, word, error, delay, max_attempts: l.max_attempts }
-}
-
-fn pause(tries: i32) -> i64 {
-    (PAUSE << tries.clamp(0, 16)).min(PAUSE_MAX)
 }

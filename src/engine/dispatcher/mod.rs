@@ -10,6 +10,7 @@ mod assign;
 mod decide;
 mod elsewhere;
 mod intake;
+mod jobs;
 mod pools;
 mod recovery;
 mod remote;

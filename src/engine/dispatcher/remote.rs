@@ -3,28 +3,27 @@
 //!
 //! The executor is a thread of this process that knows nothing of Postgres. It is handed plain values when the marks of
 //! their attempts are durable, and never anything that is not in `flying`.
-#![allow(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use pgflow_core::queue::Key;
 use pgflow_executor::bridge::Offer;
-use pgflow_executor::job::{Arguments, Ending, Failure, Job, Secret, Target, Work};
+use pgflow_executor::job::{Ending, Failure, Job, Target};
 use pgflow_executor::kind::Progress;
 use pgflow_executor::kinds;
 use pgflow_executor::results::{Keep, ResultSpec};
 use pgflow_executor::runner::{Errand, Executor, OnProgress, Report};
 use serde_json::{Map, Value};
 
+use super::jobs::{job, read_target};
 use super::pools::Pools;
-use super::results;
-use crate::engine::process;
 use crate::engine::shmem::{shared, Database, Remote as Shown, Worker};
+use crate::engine::{pauses, process};
 use crate::settings;
-use crate::store::remote::{self as store, Outgoing};
+use crate::store::remote as store;
 
 /// Jobs prepared in one cycle: a transaction reads and marks them all.
 pub const AT_ONCE: usize = 256;
@@ -270,7 +269,7 @@ impl Remote {
                 started,
                 time_limit: outgoing.time_limit,
                 tries: outgoing.tries,
-                max_attempts: number(&job.target.options, "max_attempts").unwrap_or(5).clamp(1, 1000) as i32,
+                max_attempts: max_attempts(&job),
                 stopping: false,
             };
             self.flying.insert(task_id, flight);
@@ -341,7 +340,8 @@ impl Remote {
     pub fn note_down(&mut self, target: Arc<Target>, error: &str) -> i64 {
         let now = crate::store::now();
         let seconds = |key: &str, default: f64| target.options.get(key).and_then(Value::as_f64).unwrap_or(default);
-        let (first, most) = (seconds("retry_delay", 1.0), seconds("retry_delay_max", 60.0));
+        let pause = |key: &str, default: f64| Duration::from_secs_f64(seconds(key, default).clamp(0.05, 3600.0));
+        let (first, most) = (pause("retry_delay", 1.0), pause("retry_delay_max", 60.0));
         let name = target.name.clone();
         let down = self.down.entry(name.clone()).or_insert_with(|| Down {
             since: now,
@@ -353,9 +353,7 @@ impl Remote {
             patience: None,
         });
         if down.next_try <= now || down.probing {
-            // Doubled each time, and spread, so that many targets of one server are not all tried at once.
-            let pause = (first * f64::from(1u32 << down.tries.min(16) as u32)).min(most) * spread(now);
-            down.next_try = now + (pause.max(0.05) * 1e6) as i64;
+            down.next_try = now + pauses::after(down.tries, first, most);
             down.tries += 1;
         }
         down.probing = false;
@@ -452,13 +450,14 @@ impl Drop for Remote {
     }
 }
 
-/// From 0.75 to 1.25, by the clock.
-fn spread(now: i64) -> f64 {
-    0.75 + (now % 1000) as f64 / 2000.0
-}
-
 fn number(options: &Map<String, Value>, key: &str) -> Option<i64> {
     options.get(key).and_then(Value::as_i64)
+}
+
+/// How many attempts may be lost or not taken: what the request says, else the target.
+fn max_attempts(job: &Job) -> i32 {
+    let of_request = job.work.options.get("request").and_then(Value::as_object).and_then(|r| number(r, "max_attempts"));
+    of_request.or_else(|| number(&job.target.options, "max_attempts")).unwrap_or(5).clamp(1, 1000) as i32
 }
 
 fn nobody() -> OnProgress {
@@ -490,84 +489,4 @@ fn progress_in(worker: &'static Worker, task_id: i64) -> OnProgress {
             }
         });
     })
-}
-
-fn object(value: Option<pgrx::JsonB>) -> Map<String, Value> {
-    match value.map(|v| v.0) {
-        Some(Value::Object(map)) => map,
-        _ => Map::new(),
-    }
-}
-
-/// Text values of an object, as secrets.
-pub fn secrets(value: Option<pgrx::JsonB>) -> BTreeMap<String, Secret> {
-    object(value)
-        .into_iter()
-        .map(|(key, value)| {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            (key, Secret::new(text))
-        })
-        .collect()
-}
-
-fn read_target(name: &str, role: &str) -> Result<Arc<Target>, String> {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let connection = store::connection(name, role)?;
-    let mut hasher = DefaultHasher::new();
-    let options = object(connection.options);
-    let connection_options = secrets(connection.connection_options);
-    (&connection.kind, &connection.string, connection.password_required).hash(&mut hasher);
-    serde_json::to_string(&options).unwrap_or_default().hash(&mut hasher);
-    for (key, value) in &connection_options {
-        (key, value.expose()).hash(&mut hasher);
-    }
-    Ok(Arc::new(Target {
-        name: name.to_owned(),
-        kind: connection.kind,
-        connection_string: connection.string.map(Secret::new),
-        connection_options,
-        password_required: connection.password_required,
-        options,
-        fingerprint: hasher.finish(),
-    }))
-}
-
-fn job(engine: &str, target: Arc<Target>, outgoing: &Outgoing) -> Result<(Job, ResultSpec), String> {
-    let json = |value: &Option<pgrx::JsonB>| value.as_ref().map_or(Value::Null, |v| v.0.clone());
-    let options = match json(&outgoing.options) {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    };
-    let mut job = Job {
-        task_id: outgoing.task_id,
-        attempt: outgoing.attempt,
-        engine: engine.to_owned(),
-        unsure: outgoing.unsure_since.is_some(),
-        unsure_since: outgoing.unsure_since,
-        intention: outgoing.intention,
-        role: outgoing.role.clone(),
-        target,
-        work: Work {
-            query: outgoing.query.clone(),
-            routine: outgoing.routine.clone(),
-            arguments: Arguments {
-                flow_id: outgoing.flow_id,
-                flow: outgoing.flow.clone(),
-                flow_arguments: json(&outgoing.flow_arguments),
-                node: outgoing.node.clone(),
-                step_arguments: json(&outgoing.step_arguments),
-            },
-            options,
-            secrets: secrets(outgoing.secrets.as_ref().map(|s| pgrx::JsonB(s.0.clone()))),
-        },
-        keep: Default::default(),
-        time_limit: outgoing.time_left.map(|us| Duration::from_micros(us.max(1) as u64)),
-    };
-    if job.work.options.get("request").is_some_and(|r| r.get("asynchronous") == Some(&Value::Bool(true))) {
-        let token = store::callback_token(job.task_id, job.attempt);
-        job.work.secrets.extend(token.map(|token| ("callback_token".to_owned(), Secret::new(token))));
-    }
-    let spec = results::spec(&job)?;
-    job.keep = results::keep(&job, &spec)?;
-    Ok((job, spec))
 }

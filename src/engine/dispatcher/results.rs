@@ -5,7 +5,8 @@ use std::sync::Arc;
 use pgflow_executor::job::{Done, Ending, Job};
 use pgflow_executor::results::{object_path, parse_result, Keep, Kept, ObjectSpec, ResultSpec, ResultTo, Store};
 
-use super::remote::{secrets, Landed};
+use super::jobs::secrets;
+use super::remote::Landed;
 use crate::engine::own_task::Attempt;
 use crate::store::remote as store;
 

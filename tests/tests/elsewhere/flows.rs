@@ -197,6 +197,63 @@ fn time_outs_stop_work_elsewhere() {
     });
 }
 
+#[test]
+fn a_request_that_is_only_accepted_waits_until_somebody_ends_it() {
+    test("accepted", |place| {
+        place.flow(
+            "f",
+            r#"{"node": "a", "target": "web", "request": {"path": "/ok", "asynchronous": true}},
+               {"node": "b", "routine": "t.notes", "dependencies": [{"parent": "a"}]}"#,
+        )?;
+        for (call, wanted) in
+            [("'FINISHED', NULL", "a Finished, b Finished"), ("'FAILED', 'not today'", "a Failed, b Skipped")]
+        {
+            let flow_id = place.run("f")?;
+            place.here.wait_until(
+                &format!("EXISTS (SELECT FROM async.task WHERE flow_id = {flow_id} AND yielded IS NOT NULL)"),
+                SOON,
+            )?;
+            same(place.nodes(flow_id)?.split(',').next().unwrap_or(""), "a Running Async")?;
+            place.wait_running(0)?;
+            place.sql.run(&format!("SELECT async.finish(array_agg(task_id), {call}) FROM async.task WHERE flow_id = {flow_id} AND yielded IS NOT NULL"))?;
+            same(place.ended(flow_id)?, wanted)?;
+        }
+        Ok(())
+    });
+}
+
+/// The user mapping is that of the role that the task runs as.
+#[test]
+fn each_role_goes_with_its_own_credentials() {
+    test("mapped_roles", |place| {
+        let port = place.there.cluster.port();
+        place.there()?.run("CREATE ROLE mapped_ann LOGIN; CREATE ROLE mapped_bob LOGIN")?;
+        place.sql.run(&format!(
+            "CREATE SERVER mapped FOREIGN DATA WRAPPER pgflow OPTIONS (host '127.0.0.1', port '{port}', dbname 'mapped_roles')"
+        ))?;
+        for role in ["ann", "bob", "eve"] {
+            place.here.role(role)?;
+        }
+        place.sql.run(
+            "CREATE USER MAPPING FOR ann SERVER mapped OPTIONS (user 'mapped_ann');
+             CREATE USER MAPPING FOR bob SERVER mapped OPTIONS (user 'mapped_bob')",
+        )?;
+        place.target("mapped", r#""kind": "postgres", "server": "mapped""#, "")?;
+        let push = r#"SELECT async.push_query('mapped', 'SELECT session_user AS u', _result => '"inline"')"#;
+        for _ in 0..2 {
+            for role in ["ann", "bob"] {
+                let mut session = place.here.connect_as(role)?;
+                let task = session.number(push)?;
+                place.ends(task, "Finished")?;
+                same(session.text(&format!("SELECT async.fetch_result({task})->>'u'"))?, format!("mapped_{role}"))?;
+            }
+        }
+        let task = place.here.connect_as("eve")?.number(push)?;
+        place.ends(task, "Failed")?;
+        contains(&place.error(task)?, &["no user mapping", "CREATE USER MAPPING FOR eve"])
+    });
+}
+
 /// No session of ours runs a statement on the other side any more.
 pub fn nothing_runs(place: &Place) -> Result<()> {
     place.there.wait_until(

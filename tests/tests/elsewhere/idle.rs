@@ -32,6 +32,8 @@ fn after_work_elsewhere_the_dispatcher_sleeps_and_closes_what_it_had_open() {
         )?;
         wait_for("no worker is left", || Ok(place.here.pids(Kind::Worker)?.is_empty()))?;
         let dispatcher = place.dispatcher()?;
+        // What ClickHouse's clients have open is closed after a minute.
+        pause(60_000);
         // What is kept open is closed by and by (clients of HTTP after 90 s: only in a soak); then nothing wakes it.
         wait_for("the dispatcher sleeps", || -> Result<bool> {
             let before = spent(dispatcher)?;

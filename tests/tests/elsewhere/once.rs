@@ -77,6 +77,10 @@ fn killed_at_random_moments_the_orchestrator_has_every_effect_once() {
                     signal(dispatcher, "KILL")?;
                     wait_for("the server has noticed", || Ok(place.sql.text("SELECT 1").is_err()))?;
                 }
+                1 => {
+                    let dispatcher = place.dispatcher()?;
+                    place.sql.run(&format!("SELECT pg_terminate_backend({dispatcher})"))?;
+                }
                 _ => {
                     cluster.kill_postmaster()?;
                     cluster.start()?;

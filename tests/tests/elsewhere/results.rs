@@ -254,7 +254,9 @@ fn a_task_that_is_cancelled_or_failed_while_it_runs_leaves_no_object() {
         let directory = stores(place)?;
         let slow = "SELECT number AS n, 'x' AS t FROM numbers(30) WHERE NOT ignore(sleepEachRow(0.1))
                     SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0";
-        for (end, state) in [("cancel(ARRAY[{id}])", "Cancelled"), ("finish(ARRAY[{id}], 'FAILED')", "Failed")] {
+        for (end, state) in
+            [("cancel(ARRAY[{id}])", "Cancelled"), ("finish(ARRAY[{id}], 'FAILED', 'enough')", "Failed")]
+        {
             for store in ["shelf", "cloud"] {
                 let result = format!(r#", _result => '{{"to": "object", "store": "{store}", "format": "csv"}}'"#);
                 let task = place.push("house", slow, &result)?;
