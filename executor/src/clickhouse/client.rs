@@ -11,7 +11,8 @@ use reqwest::Response;
 use sha2::Digest;
 use tokio::sync::Mutex;
 
-use super::body::{causes, Body, Broken};
+use super::ask;
+use super::body::{causes, Body};
 use super::dsn::{Connection, Host};
 use super::error::{self, Exception};
 use super::progress::Board;
@@ -20,18 +21,20 @@ use crate::job::{Ending, Failure};
 use crate::tls;
 
 /// A connection that idles longer is closed: the server would close it under us. ClickHouse keeps them 3 s by default.
-const IDLE: Duration = Duration::from_secs(2);
+pub const IDLE: Duration = Duration::from_secs(2);
+/// A connection that says nothing is asked so often whether it is there.
+pub const KEEPALIVE: Duration = Duration::from_secs(30);
 /// What is more goes in the body instead of the URL, which servers and proxies limit.
 const LONG_PARAMETERS: usize = 4096;
 /// How much of an error's text is read.
 const ERROR_BODY: usize = 64 * 1024;
-/// What a small query of our own may return.
-const SMALL: usize = 4 * 1024 * 1024;
 
 /// The client of one target; used by all of its jobs.
 pub struct Client {
     pub connection: Connection,
     http: reqwest::Client,
+    /// For statements of our own, of each host.
+    own: Vec<::clickhouse::Client>,
     /// What runs on each host, as seen last.
     pub boards: Vec<Mutex<Board>>,
     /// Seconds since `born` when it was used last.
@@ -53,7 +56,7 @@ impl Client {
             .default_headers(headers(&connection)?)
             .connect_timeout(connection.connect_timeout)
             .pool_idle_timeout(IDLE)
-            .tcp_keepalive(Duration::from_secs(30))
+            .tcp_keepalive(KEEPALIVE)
             .tcp_nodelay(true)
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
@@ -61,7 +64,8 @@ impl Client {
             .build()
             .map_err(|error| Failure::new(format!("the HTTP client cannot be set up: {}", causes(&error))))?;
         let boards = connection.hosts.iter().map(|_| Mutex::new(Board::default())).collect();
-        Ok(Client { connection, http, boards, used: AtomicU64::new(0), born: Instant::now() })
+        let own = ask::clients(&connection, &config);
+        Ok(Client { connection, http, own, boards, used: AtomicU64::new(0), born: Instant::now() })
     }
 
     pub fn touch(&self) {
@@ -77,8 +81,12 @@ impl Client {
         0..self.connection.hosts.len()
     }
 
-    fn host(&self, number: usize) -> &Host {
+    pub fn host(&self, number: usize) -> &Host {
         &self.connection.hosts[number % self.connection.hosts.len()]
+    }
+
+    pub fn own(&self, number: usize) -> &::clickhouse::Client {
+        &self.own[number % self.own.len()]
     }
 
     /// Sends a statement to a host: its answer, whose body may still turn out to be an error.
@@ -141,32 +149,6 @@ impl Client {
                 false => Refused::Cut { host: host.clone(), text },
             }
         })
-    }
-
-    /// A small query of our own on a host, within a time: its whole answer.
-    pub async fn ask(&self, host: usize, text: String, limit: Duration) -> Result<String, Refused> {
-        let statement = Statement::own(text);
-        let whole = async {
-            let mut body = self.send(host, &statement).await?;
-            let mut answer = Vec::new();
-            while let Some(chunk) = body.next().await.map_err(|broken| match broken {
-                Broken::Exception(exception) => Refused::Exception(exception),
-                Broken::Cut(text) => Refused::Cut { host: self.host(host).clone(), text },
-            })? {
-                answer.extend_from_slice(&chunk);
-                if answer.len() > SMALL {
-                    break;
-                }
-            }
-            Ok(String::from_utf8_lossy(&answer).into_owned())
-        };
-        match tokio::time::timeout(limit, whole).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Refused::Cut {
-                host: self.host(host).clone(),
-                text: format!("no answer within {} s", limit.as_secs_f32()),
-            }),
-        }
     }
 }
 
@@ -256,10 +238,8 @@ fn headers(connection: &Connection) -> Result<HeaderMap, Failure> {
         Ok::<(), Failure>(())
     };
     put("user-agent", "version", concat!("pgflow/", env!("CARGO_PKG_VERSION")))?;
-    if let Some(user) = &connection.user {
+    if let Some(user) = connection.login() {
         put("x-clickhouse-user", "user", user)?;
-    } else if connection.password.is_some() {
-        put("x-clickhouse-user", "user", "default")?;
     }
     if let Some(password) = &connection.password {
         put("x-clickhouse-key", "password", password.expose())?;

@@ -78,6 +78,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Who we are there: a password without a name is the default user's.
+    pub fn login(&self) -> Option<&str> {
+        self.user.as_deref().or(self.password.as_ref().map(|_| "default"))
+    }
+
     /// The base URL of a host; no credentials in it.
     pub fn url(&self, host: &Host) -> String {
         let scheme = if self.secure { "https" } else { "http" };

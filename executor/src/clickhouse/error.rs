@@ -51,6 +51,17 @@ impl Exception {
         Some(Exception { code, name, message: message.to_owned() })
     }
 
+    /// Reads what `read` does not: an error of a library below ClickHouse (`std::exception. Code: 1001, … (version 26.7)`),
+    /// or the code alone. None: it is not ClickHouse's.
+    pub fn read_foreign(text: &str) -> Option<Exception> {
+        if !text.starts_with("Code: ") && !text.contains(" (version ") {
+            return None;
+        }
+        let (_, rest) = text.split_once("Code: ")?;
+        let code = rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+        Some(Exception::of_code(code, text))
+    }
+
     /// What only headers told.
     pub fn of_code(code: u32, body: &str) -> Exception {
         Exception { code, name: None, message: cut(body.trim(), MESSAGE) }
@@ -177,6 +188,11 @@ mod tests {
         assert_eq!(Exception::read(old).map(|e| e.code), Some(210));
         for none in ["", "Code: ", "Code: x. DB::Exception: y", "Code: 5. Std::Exception: y", "<html>"] {
             assert_eq!(Exception::read(none), None, "{none}");
+        }
+        let below = "std::exception. Code: 1001, type: std::bad_alloc, e.what() = no memory (version 26.7.2.1)";
+        assert_eq!(Exception::read(below), None);
+        for (text, code) in [(below, Some(1001)), ("Code: 210", Some(210)), ("<p>Error Code: 503</p>", None)] {
+            assert_eq!(Exception::read_foreign(text).map(|e| e.code), code, "{text}");
         }
     }
 

@@ -4,11 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use ::clickhouse::Row;
+use serde::Deserialize;
 
 use super::client::{Client, Refused};
 use super::error::{self, Exception};
-use super::parameters::quoted;
 use super::{export, progress, stop};
 use crate::job::{Done, Ending, Failure, Job};
 use crate::kind::Context;
@@ -22,6 +22,24 @@ const BETWEEN: Duration = Duration::from_millis(300);
 const LOG: Duration = Duration::from_secs(10);
 /// Looks in a row that do not find it: it has ended.
 const GONE: u32 = 2;
+
+// Texts of others come first: the crate takes an answer that ends like an exception for one. They are made UTF-8, as
+// ClickHouse may have cut them within a character.
+
+#[derive(Row, Deserialize)]
+struct Running {
+    text: String,
+    query_id: String,
+}
+
+#[derive(Row, Deserialize)]
+struct Logged {
+    kind: String,
+    message: String,
+    text: String,
+    code: u32,
+    written: u64,
+}
 
 /// The ending of this attempt if an earlier one has decided it; None: the query is to be run.
 pub async fn earlier(job: &Job, context: &Context, client: &Client) -> Option<Ending> {
@@ -80,19 +98,14 @@ fn unknown(refused: &Refused) -> Ending {
 async fn running(job: &Job, client: &Client, host: usize) -> Result<Vec<(String, String)>, Refused> {
     let mut ids = job.attempt_key(0);
     ids.pop();
-    let query = format!(
-        "SELECT query_id, query FROM system.processes WHERE startsWith(query_id, {}) LIMIT 100 FORMAT JSONCompactEachRow",
-        quoted(&ids)
-    );
-    let answer = client.ask(host, query, ONE).await?;
-    let row = |line: &str| match serde_json::from_str::<Vec<Value>>(line).ok()?.as_slice() {
-        [Value::String(id), Value::String(query)] => {
-            let attempt: i32 = id.strip_prefix(&ids)?.parse().ok()?;
-            (attempt < job.attempt).then(|| (id.clone(), query.clone()))
-        }
-        _ => None,
+    let query = "SELECT toValidUTF8(query) AS text, query_id FROM system.processes \
+                 WHERE startsWith(query_id, ?) AND isValidUTF8(query_id) LIMIT 100";
+    let running: Vec<Running> = client.rows(host, query, |query| query.bind(&ids), ONE).await?;
+    let earlier = |one: Running| {
+        let attempt: i32 = one.query_id.strip_prefix(&ids)?.parse().ok()?;
+        (attempt < job.attempt).then_some((one.query_id, one.text))
     };
-    Ok(answer.lines().filter_map(row).collect())
+    Ok(running.into_iter().filter_map(earlier).collect())
 }
 
 /// Waits until a query has ended, telling how far it is. An ending only if it is to stop.
@@ -127,26 +140,22 @@ async fn outcome(
     ids: &[String],
     patience: Duration,
 ) -> Result<Option<Ending>, Refused> {
-    let query = format!(
-        "SELECT toString(type), toUInt32(exception_code), exception, toUInt64(written_rows), query FROM system.query_log \
-         WHERE query_id IN ({}) AND event_date >= today() - 60 AND type != 'QueryStart' \
-         ORDER BY type = 'QueryFinish' DESC, event_time_microseconds DESC LIMIT 1 FORMAT JSONCompactEachRow",
-        ids.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(", ")
-    );
+    let query = "SELECT toString(type) AS kind, toValidUTF8(exception) AS message, toValidUTF8(query) AS text, \
+                 toUInt32(exception_code) AS code, toUInt64(written_rows) AS written FROM system.query_log \
+                 WHERE has(?, query_id) AND event_date >= today() - 60 AND type != 'QueryStart' \
+                 ORDER BY type = 'QueryFinish' DESC, event_time_microseconds DESC LIMIT 1";
     let from = Instant::now();
     loop {
-        let patience = match client.ask(host, "SYSTEM FLUSH LOGS query_log".into(), ONE).await {
-            Ok(_) => patience,
+        let patience = match client.tell(host, "SYSTEM FLUSH LOGS query_log", |query| query, ONE).await {
+            Ok(()) => patience,
             // Not everybody may; then the log is written by and by.
             Err(Refused::Exception(_)) => LOG,
             Err(refused) => return Err(refused),
         };
         let late = from.elapsed() >= patience;
-        match client.ask(host, query.clone(), ONE).await {
-            Ok(answer) if !answer.trim().is_empty() => {
-                let row = serde_json::from_str::<Vec<Value>>(answer.trim());
-                return Ok(row.ok().and_then(|row| read(job, &row)));
-            }
+        match client.rows::<Logged>(host, query, |query| query.bind(ids), ONE).await.map(|rows| rows.into_iter().next())
+        {
+            Ok(Some(logged)) => return Ok(read(job, &logged)),
             // No such table, or none that we may read.
             Err(Refused::Exception(exception)) if exception.code != error::TOO_MANY_SIMULTANEOUS_QUERIES => {
                 return Ok(None);
@@ -158,23 +167,22 @@ async fn outcome(
     }
 }
 
-fn read(job: &Job, row: &[Value]) -> Option<Ending> {
-    let [Value::String(kind), code, Value::String(exception), written, Value::String(query)] = row else { return None };
-    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_default();
-    if kind == "QueryFinish" {
+fn read(job: &Job, logged: &Logged) -> Option<Ending> {
+    if logged.kind == "QueryFinish" {
         return match &job.keep {
-            Keep::Export { .. } if !export::writes(job, query) => None,
+            Keep::Export { .. } if !export::writes(job, &logged.text) => None,
             _ => {
-                let kept = export::kept(job, Some(number(written)));
+                let kept = export::kept(job, Some(logged.written));
                 Some(Ending::Finished(Done { kept, ..Done::default() }))
             }
         };
     }
-    let code = u32::try_from(number(code)).unwrap_or_default();
     // It was killed, by a stop of ours whose end nobody heard of, or by the connection's loss: that decides nothing.
-    if [error::QUERY_WAS_CANCELLED, error::TOO_MANY_SIMULTANEOUS_QUERIES, 24, 32, 209, 210, 236].contains(&code) {
+    if [error::QUERY_WAS_CANCELLED, error::TOO_MANY_SIMULTANEOUS_QUERIES, 24, 32, 209, 210, 236].contains(&logged.code)
+    {
         return None;
     }
-    let exception = Exception::read(exception).unwrap_or_else(|| Exception::of_code(code, exception));
+    let exception =
+        Exception::read(&logged.message).unwrap_or_else(|| Exception::of_code(logged.code, &logged.message));
     Some(Ending::Failed(exception.failure()))
 }

@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use ::clickhouse::Row;
+use serde::Deserialize;
 
 use super::client::{Client, Refused};
 use crate::kind::Progress;
@@ -19,7 +20,7 @@ const FRESH: Duration = Duration::from_millis(200);
 /// How long a look may take.
 const LOOK: Duration = Duration::from_secs(3);
 /// Queries of ours that are looked at.
-const MOST: usize = 10_000;
+const MOST: u32 = 10_000;
 
 /// What runs on a host, by query id.
 #[derive(Default)]
@@ -27,6 +28,14 @@ pub struct Board {
     at: Option<Instant>,
     /// None: the last look failed.
     running: Option<HashMap<String, Progress>>,
+}
+
+#[derive(Row, Deserialize)]
+struct Running {
+    query_id: String,
+    rows: u64,
+    bytes: u64,
+    total_rows: u64,
 }
 
 /// A query on a host: None: nobody knows; Some(None): it does not run.
@@ -41,20 +50,14 @@ pub async fn look(client: &Client, host: usize, query_id: &str) -> Option<Option
 }
 
 async fn fetch(client: &Client, host: usize) -> Result<HashMap<String, Progress>, Refused> {
-    let query = format!(
-        "SELECT query_id, toUInt64(read_rows), toUInt64(read_bytes), toUInt64(greatest(total_rows_approx, 0)) \
-         FROM system.processes WHERE startsWith(query_id, 'pgflow-') LIMIT {MOST} FORMAT JSONCompactEachRow"
-    );
-    let answer = client.ask(host, query, LOOK).await?;
-    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_default();
-    let row = |line: &str| match serde_json::from_str::<Vec<Value>>(line).ok()?.as_slice() {
-        [Value::String(id), rows, bytes, total] => {
-            let progress = Progress { rows: number(rows), bytes: number(bytes), total_rows: number(total) };
-            Some((id.clone(), progress))
-        }
-        _ => None,
-    };
-    Ok(answer.lines().filter_map(row).collect())
+    // Anybody can give a query a name that is no text; ours are.
+    let query = "SELECT query_id, toUInt64(read_rows) AS rows, toUInt64(read_bytes) AS bytes, \
+                 toUInt64(greatest(total_rows_approx, 0)) AS total_rows \
+                 FROM system.processes WHERE startsWith(query_id, 'pgflow-') AND isValidUTF8(query_id) LIMIT ?";
+    let running: Vec<Running> = client.rows(host, query, |query| query.bind(MOST), LOOK).await?;
+    let entry =
+        |one: Running| (one.query_id, Progress { rows: one.rows, bytes: one.bytes, total_rows: one.total_rows });
+    Ok(running.into_iter().map(entry).collect())
 }
 
 /// Tells how far a query is, for as long as it is polled; never ends. A query that no look finds need not have ended: the

@@ -41,7 +41,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// A small query of our own.
+    /// One of our own, without anything that a user said.
     pub fn own(text: impl Into<String>) -> Statement {
         Statement { text: text.into(), ..Statement::default() }
     }

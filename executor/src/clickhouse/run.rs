@@ -240,6 +240,8 @@ async fn object(job: &Job, mut body: Body, format: Format) -> Result<(Stream, Op
 }
 
 /// The columns of a result whose bytes do not tell them all: ClickHouse only analyses the query for it. None if it cannot.
+/// It is the user's query, with its settings, parameters and secrets, and goes as that does; besides, DESCRIBE has more
+/// columns with every version of ClickHouse, and the rows of the `clickhouse` crate must name all that there are.
 async fn columns(client: &Client, host: usize, statement: &Statement) -> Vec<Column> {
     let pieces = text::pieces(&statement.text);
     if !matches!(text::first_word(&statement.text, &pieces).as_str(), "SELECT" | "WITH" | "FROM") {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::client::Client;
-use super::parameters::quoted;
 use crate::kind::STOP_GRACE;
 
 /// How long one request may take.
@@ -24,18 +23,17 @@ pub async fn gone(client: &Client, host: usize, query_id: &str) -> bool {
 }
 
 async fn end(client: &Client, host: usize, query_id: &str, mut looks: u32) -> bool {
-    let id = quoted(query_id);
-    let kill = format!("KILL QUERY WHERE query_id = {id} ASYNC FORMAT Null");
-    let count = format!("SELECT count() FROM system.processes WHERE query_id = {id} FORMAT TabSeparated");
+    let kill = "KILL QUERY WHERE query_id = ? ASYNC FORMAT Null";
+    let count = "SELECT count() FROM system.processes WHERE query_id = ?";
     let all = async {
         loop {
             if looks.is_multiple_of(AGAIN) {
                 // A failure shows in the look that follows.
-                let _ = client.ask(host, kill.clone(), ONE).await;
+                let _ = client.tell(host, kill, |query| query.bind(query_id), ONE).await;
             }
             looks += 1;
-            match client.ask(host, count.clone(), ONE).await {
-                Ok(answer) if answer.trim() == "0" => return,
+            match client.rows::<u64>(host, count, |query| query.bind(query_id), ONE).await {
+                Ok(running) if running == [0] => return,
                 _ => tokio::time::sleep(BETWEEN).await,
             }
         }

@@ -13,6 +13,8 @@ use crate::place::{free_port, random_secret};
 
 const LAUNCHER: &str = include_str!("clickhouse.py");
 const USER: &str = "pgflow";
+/// Of the same password; may change neither data nor settings (`readonly = 1`).
+pub const READER: &str = "reader";
 /// Listens, and then stays.
 const FIRST_QUERIES: &str = "SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; \
     SELECT sleepEachRow(1) FROM system.numbers \
@@ -47,12 +49,14 @@ impl ClickHouse {
     fn users(&self) -> String {
         let password = &self.password;
         format!(
-            "<clickhouse><profiles><default/></profiles><quotas><default/></quotas><users>
+            "<clickhouse><profiles><default/><readers><readonly>1</readonly></readers></profiles><quotas><default/></quotas><users>
               <default><no_password/><networks><ip>::1</ip></networks><profile>default</profile><quota>default</quota>
                 <grants><query>GRANT SYSTEM LISTEN ON *.*</query><query>GRANT SELECT ON system.numbers</query></grants>
               </default>
               <{USER}><password>{password}</password><networks><ip>::/0</ip></networks><profile>default</profile>
                 <quota>default</quota></{USER}>
+              <{READER}><password>{password}</password><networks><ip>::/0</ip></networks><profile>readers</profile>
+                <quota>default</quota></{READER}>
             </users></clickhouse>"
         )
     }

@@ -13,6 +13,7 @@ pub mod pgbouncer;
 pub mod process;
 pub mod proxy;
 pub mod s3;
+pub mod terminator;
 
 use std::path::PathBuf;
 

@@ -1,7 +1,8 @@
 //! An attempt whose fate nobody knows is looked up: it runs, has ended, has failed, or never was.
 
-use pgflow_executor::job::{Ending, Job};
+use pgflow_executor::job::{Ending, Job, Secret, Target};
 use pgflow_executor::results::{Compression, Format, Keep};
+use pgflow_tests::servers::clickhouse::READER;
 use pgflow_tests::servers::proxy::Proxy;
 
 use crate::kit::{ask, done, end, failed, inline, job_on, kept, kind, run, running, server, start, target, until};
@@ -58,6 +59,25 @@ async fn one_that_has_failed_meanwhile_has_failed() {
     let (job, next) = lost("SELECT throwIf(sleep(3) = 0) FORMAT Null").await;
     until("it ends", async || running(server(), &job).await == 0).await;
     let failure = failed(run(&next).await);
+    assert!(failure.code.as_deref().is_some_and(|code| code.starts_with("395")), "{failure}");
+}
+
+/// What we send with statements of our own must be no setting.
+#[tokio::test]
+async fn a_user_who_may_set_nothing_can_look_too() {
+    let string = format!("http://{READER}:{}@127.0.0.1:{}/default", server().password(), server().http_port());
+    let reader = Target {
+        connection_string: Some(Secret::new(string)),
+        fingerprint: 1,
+        ..target(server(), server().http_port())
+    };
+    kind().probe(&reader).await.unwrap();
+    let mut job = job_on(reader, "SELECT 1 FORMAT Null");
+    done(run(&job).await);
+    job.work.query = Some("SELECT throwIf(1)".into());
+    // The log says that the first attempt was done.
+    done(run(&Job { attempt: 2, unsure: true, ..job.clone() }).await);
+    let failure = failed(run(&Job { attempt: 3, unsure: false, ..job }).await);
     assert!(failure.code.as_deref().is_some_and(|code| code.starts_with("395")), "{failure}");
 }
 

@@ -10,3 +10,4 @@ mod results;
 mod secrets;
 mod stopping;
 mod stored;
+mod tls;

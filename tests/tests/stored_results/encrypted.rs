@@ -2,34 +2,10 @@
 
 use pgflow_executor::job::Secret;
 use pgflow_executor::results::{size, Compression, Format, Store, Stream};
-use pgflow_tests::place::free_port;
 use pgflow_tests::servers::certificates::Authority;
-use pgflow_tests::servers::process::Process;
+use pgflow_tests::servers::terminator::Terminator;
 
 use crate::stores::{keep, put, s3, shared_s3};
-
-/// Takes TLS off connections and passes them on.
-const TERMINATOR: &str = r#"
-import asyncio, ssl, sys
-own, behind, certificate, key = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-async def pump(reader, writer):
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    writer.close()
-async def serve(reader, writer):
-    back_reader, back_writer = await asyncio.open_connection("127.0.0.1", behind)
-    await asyncio.gather(pump(reader, back_writer), pump(back_reader, writer))
-async def main():
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server = await asyncio.start_server(serve, "127.0.0.1", own, ssl=context)
-    await server.serve_forever()
-asyncio.run(main())
-"#;
 
 fn with(store: &Store, options: &[(&str, &str)]) -> Store {
     let mut store = store.clone();
@@ -51,12 +27,8 @@ async fn refused(store: &Store) -> String {
 async fn certificates_are_checked() {
     let authority = Authority::new().unwrap();
     let certificate = authority.server(&["DNS:localhost"]).unwrap();
-    let port = free_port().unwrap();
-    let process = Process::new().unwrap();
-    let mut command = std::process::Command::new("python3");
-    command.args(["-c", TERMINATOR, &port.to_string(), &shared_s3().port().to_string()]);
-    command.arg(certificate.file()).arg(certificate.key_file());
-    process.start(&command, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).unwrap();
+    let terminator = Terminator::start(shared_s3().port(), &certificate).unwrap();
+    let port = terminator.port();
 
     let endpoint = format!("https://localhost:{port}");
     let ca_file = authority.file().display().to_string();
