@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::job::{Ending, Failure, Job, Notice};
 use crate::kind::{Context, Progress};
 use crate::results::{Batch, Column, Keep, Kept, Rows};
 use crate::runner::{masked, OnProgress, Outbox, Report};
+use crate::storable;
 
 /// A frame larger than this is not ours (a batch of rows may hold large values).
 const FRAME_MAX: usize = 1 << 30;
@@ -124,8 +126,12 @@ impl Bridge {
         Bridge { kinds, outbox, waiting: Arc::default(), end }
     }
 
-    /// Listens at a path; a socket that an earlier process has left there is replaced.
+    /// Listens at a path; a socket that an earlier process has left there is replaced. Its directory is made if it is not
+    /// there: Postgres makes its own for temporary files only when it needs it.
     pub fn listen(&self, path: PathBuf) -> io::Result<()> {
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -308,7 +314,8 @@ async fn push(rows: &mut Rows, batch: Vec<Vec<Value>>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn broken(kind: BrokenKind, failure: Failure, after: Option<Duration>) -> Frame {
+fn broken(kind: BrokenKind, mut failure: Failure, after: Option<Duration>) -> Frame {
+    storable::failure(&mut failure);
     let after = after.map(|a| a.as_micros().min(u64::MAX.into()) as u64);
     Frame::Broken(Broken { kind, failure, after })
 }
@@ -367,5 +374,32 @@ mod tests {
         }
         assert_eq!(out, frames.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>());
         assert!(Frame::take(&mut vec![255; 8]).is_err(), "no such length is ours");
+    }
+
+    #[test]
+    fn what_came_to_nothing_is_told_without_nul() {
+        let failure = Failure::new("no\0thing").detail("a\0").hint("\0b").code("1\0");
+        let Frame::Broken(told) = broken(BrokenKind::Failed, failure, None) else { panic!("another frame") };
+        let expected = Failure::new("no\u{fffd}thing").detail("a\u{fffd}").hint("\u{fffd}b").code("1\u{fffd}");
+        assert_eq!(told.failure, expected);
+    }
+
+    #[tokio::test]
+    async fn the_directory_is_made_and_is_the_users_own() {
+        use std::os::unix::fs::PermissionsExt;
+        let top = std::env::temp_dir().join(format!("pgflow-bridge-{}", std::process::id()));
+        let end = CancellationToken::new();
+        let bridge = Bridge::new(HashMap::new(), Outbox::nowhere(), end.clone());
+        for _ in 0..2 {
+            bridge.listen(top.join("a/b/socket")).unwrap();
+            UnixStream::connect(top.join("a/b/socket")).await.unwrap();
+        }
+        for made in ["a", "a/b"] {
+            assert_eq!(std::fs::metadata(top.join(made)).unwrap().permissions().mode() & 0o777, 0o700, "{made}");
+        }
+        std::fs::write(top.join("file"), "").unwrap();
+        assert!(bridge.listen(top.join("file/socket")).is_err());
+        end.cancel();
+        std::fs::remove_dir_all(top).unwrap();
     }
 }

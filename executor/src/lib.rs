@@ -18,3 +18,4 @@ pub mod tls;
 mod clickhouse;
 mod http;
 mod postgres;
+mod storable;

@@ -18,6 +18,7 @@ use crate::bridge::{Bridge, Offer};
 use crate::job::{Done, Ending, Failure, Job, Target};
 use crate::kind::{Context, Kind, Progress, STOP_GRACE};
 use crate::results::{self, Kept, Store};
+use crate::storable;
 
 /// How often kinds may close what idles.
 const TIDY: Duration = Duration::from_secs(5);
@@ -25,6 +26,9 @@ const TIDY: Duration = Duration::from_secs(5);
 /// How long what runs may take to stop when the executor ends: shorter, because somebody waits for a server to stop or a
 /// database to be dropped.
 const LAST_GRACE: Duration = Duration::from_secs(2);
+
+/// How long it may take to find out whether a target is there again.
+const PROBE: Duration = Duration::from_secs(30);
 
 /// What is told while a job runs.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
@@ -172,6 +176,12 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Nobody reads it.
+    #[cfg(test)]
+    pub fn nowhere() -> Outbox {
+        Outbox { reports: mpsc::channel(1).0, wake: Arc::new(|| {}) }
+    }
+
     pub async fn put(&self, report: Report) {
         if self.reports.send(report).await.is_ok() {
             (self.wake)();
@@ -265,13 +275,9 @@ async fn attempt(
 
 /// Runs a job within its time and stops it when asked to. The second value: whether its time was up.
 pub(crate) async fn drive(kind: &dyn Kind, job: &Job, context: &Context) -> (Ending, bool) {
-    let run = AssertUnwindSafe(kind.run(job, context)).catch_unwind().map(|ending| {
-        ending.unwrap_or_else(|panic| {
-            let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Ending::Failed(Failure::new(format!("internal error of pgflow's executor: {what}")))
-        })
-    });
+    let run = AssertUnwindSafe(kind.run(job, context))
+        .catch_unwind()
+        .map(|ending| ending.unwrap_or_else(|panic| Ending::Failed(internal(panic.as_ref()))));
     tokio::pin!(run);
     let limit = job.time_limit;
     let time_is_up = async {
@@ -290,18 +296,21 @@ pub(crate) async fn drive(kind: &dyn Kind, job: &Job, context: &Context) -> (End
     (ending, timed_out)
 }
 
+fn internal(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Failure::new(format!("internal error of pgflow's executor: {what}"))
+}
+
+/// Without secrets of the job, and without what Postgres cannot store.
 pub(crate) fn masked(job: &Job, ending: Ending) -> Ending {
-    let clean = |failure: Failure| Failure {
-        code: failure.code,
-        message: job.masked(&failure.message),
-        detail: failure.detail.map(|d| job.masked(&d)),
-        hint: failure.hint.map(|h| job.masked(&h)),
-    };
+    let clean = |failure| masked_failure(job, failure);
     match ending {
         Ending::Finished(mut done) => {
             for notice in &mut done.notices {
                 notice.message = job.masked(&notice.message);
             }
+            storable::done(&mut done);
             match done.kept.map(Kept::holdable).transpose() {
                 Ok(kept) => Ending::Finished(Done { kept, ..done }),
                 Err(failure) => Ending::Failed(clean(failure)),
@@ -314,15 +323,36 @@ pub(crate) fn masked(job: &Job, ending: Ending) -> Ending {
     }
 }
 
+fn masked_failure(job: &Job, failure: Failure) -> Failure {
+    let mut masked = Failure {
+        code: failure.code,
+        message: job.masked(&failure.message),
+        detail: failure.detail.map(|d| job.masked(&d)),
+        hint: failure.hint.map(|h| job.masked(&h)),
+    };
+    storable::failure(&mut masked);
+    masked
+}
+
+/// Whether a target is there again; whatever its kind does, there is an answer within the time.
+async fn probe(kind: &dyn Kind, target: &Target, limit: Duration) -> Result<(), Failure> {
+    let probe = AssertUnwindSafe(kind.probe(target)).catch_unwind();
+    match tokio::time::timeout(limit, probe).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => Err(internal(panic.as_ref())),
+        Err(_) => Err(Failure::new(format!("there was no answer within {} s", limit.as_secs_f32()))),
+    }
+}
+
 async fn run_errand(errand: Errand, kinds: Kinds, outbox: Outbox) {
     match errand {
         Errand::Probe(target) => {
             let outcome = match kinds.get(target.kind.as_str()) {
-                Some(kind) => kind.probe(&target).await,
+                Some(kind) => probe(kind.as_ref(), &target, PROBE).await,
                 None => Ok(()),
             };
             let job = Job { target: target.clone(), ..Job::default() };
-            let outcome = outcome.map_err(|f| Failure { message: job.masked(&f.message), ..f });
+            let outcome = outcome.map_err(|failure| masked_failure(&job, failure));
             outbox.put(Report::Probed { target, outcome }).await;
         }
         Errand::Delete { store, objects } => {
@@ -375,8 +405,12 @@ mod tests {
                 _ => Ending::Failed(Failure::new("no: hunter22").detail("hunter22 too")),
             }
         }
-        async fn probe(&self, _: &Target) -> Result<(), Failure> {
-            Err(Failure::new("hunter22 is refused"))
+        async fn probe(&self, target: &Target) -> Result<(), Failure> {
+            match target.name.as_str() {
+                "panic" => panic!("with hunter22"),
+                "silent" => std::future::pending().await,
+                _ => Err(Failure::new("hunter22 is refused\0").detail("hunter22 too")),
+            }
         }
     }
 
@@ -420,11 +454,33 @@ mod tests {
         run(&executor, job(1, "fail", None));
         run(&executor, job(2, "panic", None));
         executor.errand(Errand::Probe(job(3, "", None).target));
-        for _ in 0..3 {
+        let panics = Target { name: "panic".into(), ..(*job(4, "", None).target).clone() };
+        executor.errand(Errand::Probe(Arc::new(panics)));
+        for _ in 0..4 {
             let report = format!("{:?}", next(&mut executor));
             assert!(report.contains("***") && !report.contains("hunter22"), "{report}");
+            assert!(!report.contains("\\0") && !report.contains("Ok("), "{report}");
         }
-        assert!(wakes.load(SeqCst) >= 3);
+        assert!(wakes.load(SeqCst) >= 4);
+    }
+
+    #[tokio::test]
+    async fn a_probe_is_answered_within_its_time() {
+        let silent = Target { name: "silent".into(), ..Target::default() };
+        let failure = probe(&Puppet, &silent, Duration::from_millis(10)).await.unwrap_err();
+        assert_eq!(failure.message, "there was no answer within 0.01 s");
+    }
+
+    #[test]
+    fn nothing_is_told_with_nul() {
+        let lost = masked(&job(1, "", None), Ending::Lost(Failure::new("a\0b").detail("\0")));
+        let Ending::Lost(failure) = lost else { panic!("{lost:?}") };
+        assert_eq!(failure, Failure::new("a\u{fffd}b").detail("\u{fffd}"));
+        let row = serde_json::json!({"k": "\0"}).as_object().cloned().unwrap();
+        let kept = results::Kept { content: Some(vec![row]), ..Default::default() };
+        let done = Done { kept: Some(kept), ..Done::default() };
+        let told = format!("{:?}", masked(&job(1, "", None), Ending::Finished(done)));
+        assert!(told.contains('\u{fffd}') && !told.contains("\\0"), "{told}");
     }
 
     #[test]

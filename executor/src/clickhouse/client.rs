@@ -28,6 +28,8 @@ pub const KEEPALIVE: Duration = Duration::from_secs(30);
 const LONG_PARAMETERS: usize = 4096;
 /// How much of an error's text is read.
 const ERROR_BODY: usize = 64 * 1024;
+/// Whatever a proxy says, a task is tried again after that long.
+const LONGEST_PAUSE: u64 = 60 * 60;
 
 /// The client of one target; used by all of its jobs.
 pub struct Client {
@@ -97,7 +99,7 @@ impl Client {
         if status == 200 && code.is_none_or(|code| code == 0) {
             return Ok(Body::of(response));
         }
-        let retry_after = header(&response, "Retry-After").and_then(|s| s.parse().ok()).map(Duration::from_secs);
+        let retry_after = header(&response, "Retry-After").and_then(pause);
         let text = error_text(response).await;
         match (Exception::read(&text), code) {
             (Some(exception), _) => Err(Refused::Exception(exception)),
@@ -216,6 +218,11 @@ pub fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     response.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
+/// What Retry-After says, in seconds.
+fn pause(retry_after: &str) -> Option<Duration> {
+    retry_after.trim().parse::<u64>().ok().map(|seconds| Duration::from_secs(seconds.min(LONGEST_PAUSE)))
+}
+
 async fn error_text(mut response: Response) -> String {
     let mut text = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -272,4 +279,15 @@ fn multipart(boundary: &str, query: &str, parameters: &[(String, &str)]) -> Stri
         format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
     };
     format!("{}--{boundary}--\r\n", fields.map(field).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_bounded() {
+        let seconds = |text: &str| pause(text).map(|pause| pause.as_secs());
+        assert_eq!([seconds("7"), seconds("18446744073709551615"), seconds("soon")], [Some(7), Some(3600), None]);
+    }
 }

@@ -13,6 +13,11 @@ use crate::job::Failure;
 
 /// Rows that a worker gets at once.
 const BATCH: usize = 500;
+/// Or fewer, when they take that much memory.
+const BATCH_WEIGHT: usize = 1024 * 1024;
+
+/// How deep the values of an inline row may be nested. Postgres, which gets all rows as one JSON text, reads 128 levels.
+const LEVELS: usize = 100;
 
 /// Rows, and their size in memory, that are encoded at once.
 const ENCODE_ROWS: usize = 4096;
@@ -28,8 +33,8 @@ pub struct Rows {
 
 enum To {
     Nothing,
-    Inline { rows: Vec<Map<String, Value>>, max_rows: u64, max_bytes: u64 },
-    Worker { sender: mpsc::Sender<Batch>, batch: Vec<Vec<Value>> },
+    Inline { rows: Vec<Map<String, Value>>, names: u64, max_rows: u64, max_bytes: u64 },
+    Worker { sender: mpsc::Sender<Batch>, batch: Vec<Vec<Value>>, weight: usize },
     Object(Box<Object>),
 }
 
@@ -49,11 +54,13 @@ impl Rows {
             Keep::Nothing => To::Nothing,
             Keep::Inline { max_rows, max_bytes } => {
                 columns = with_names_apart(columns);
-                To::Inline { rows: Vec::new(), max_rows: *max_rows, max_bytes: *max_bytes }
+                // Every row is an object: its names and what stands between them count too.
+                let names = columns.iter().map(|column| json_size(&column.name.as_str().into()) + 2).sum::<u64>() + 2;
+                To::Inline { rows: Vec::new(), names, max_rows: *max_rows, max_bytes: *max_bytes }
             }
             Keep::Worker(sender) => {
                 send(sender, Batch::Columns(columns.clone())).await?;
-                To::Worker { sender: sender.clone(), batch: Vec::new() }
+                To::Worker { sender: sender.clone(), batch: Vec::new(), weight: 0 }
             }
             Keep::Object { format, compression, .. } => {
                 columns = with_names_apart(columns);
@@ -74,8 +81,16 @@ impl Rows {
         self.count += 1;
         match &mut self.to {
             To::Nothing => {}
-            To::Inline { rows, max_rows, max_bytes } => {
-                self.bytes += row.iter().map(|v| v.to_string().len() as u64 + 1).sum::<u64>();
+            To::Inline { rows, names, max_rows, max_bytes } => {
+                if let Some(at) = row.iter().position(|value| is_deeper(value, LEVELS)) {
+                    let name = self.columns.get(at).map_or("", |column| column.name.as_str());
+                    return Err(Failure::new(format!(
+                        "a value of column {name:?} is nested too deep to be kept inline"
+                    ))
+                    .detail(format!("Arrays and objects may be nested {LEVELS} levels."))
+                    .hint("Have the query return it as text, or keep it as \"object\"."));
+                }
+                self.bytes += *names + row.iter().map(json_size).sum::<u64>();
                 if self.count > *max_rows || self.bytes > *max_bytes {
                     return Err(Failure::new("the result is too large to be kept inline")
                         .detail(format!("It may have {max_rows} rows and {max_bytes} bytes."))
@@ -83,9 +98,11 @@ impl Rows {
                 }
                 rows.push(self.columns.iter().map(|c| c.name.clone()).zip(row).collect());
             }
-            To::Worker { sender, batch } => {
+            To::Worker { sender, batch, weight: taken } => {
+                *taken += 24 + row.iter().map(weight).sum::<usize>();
                 batch.push(row);
-                if batch.len() >= BATCH {
+                if batch.len() >= BATCH || *taken >= BATCH_WEIGHT {
+                    *taken = 0;
                     send(sender, Batch::Rows(std::mem::take(batch))).await?;
                 }
             }
@@ -108,7 +125,7 @@ impl Rows {
                 kept.bytes = Some(self.bytes);
                 kept.content = Some(rows);
             }
-            To::Worker { sender, batch } => {
+            To::Worker { sender, batch, .. } => {
                 if !batch.is_empty() {
                     send(&sender, Batch::Rows(batch)).await?;
                 }
@@ -152,6 +169,20 @@ impl Object {
     }
 }
 
+/// As JSON text.
+fn json_size(value: &Value) -> u64 {
+    value.to_string().len() as u64
+}
+
+/// Whether arrays and objects in it are nested more levels than that.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(values) => levels == 0 || values.iter().any(|value| is_deeper(value, levels - 1)),
+        Value::Object(values) => levels == 0 || values.values().any(|value| is_deeper(value, levels - 1)),
+        _ => false,
+    }
+}
+
 fn broken() -> Failure {
     Failure::new("the result was not stored: writing it failed or was stopped before")
 }
@@ -164,4 +195,58 @@ pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
 
 async fn send(sender: &mpsc::Sender<Batch>, batch: Batch) -> Result<(), Failure> {
     sender.send(batch).await.map_err(|_| Failure::new("the worker that writes the rows is gone"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::results::Shape;
+
+    fn columns(names: &[&str]) -> Vec<Column> {
+        let column = |name: &&str| Column { name: (*name).to_owned(), type_name: "x".into(), shape: Shape::Json };
+        names.iter().map(column).collect()
+    }
+
+    #[tokio::test]
+    async fn names_count_in_every_inline_row() {
+        let long = "n".repeat(500);
+        let keep = Keep::Inline { max_rows: 10, max_bytes: 1100 };
+        let mut rows = Rows::open(&keep, columns(&[&long])).await.unwrap();
+        rows.push(vec![json!(1)]).await.unwrap();
+        rows.push(vec![json!(1)]).await.unwrap();
+        assert!(rows.push(vec![json!(1)]).await.unwrap_err().message.contains("too large"));
+    }
+
+    #[tokio::test]
+    async fn deep_values_are_refused_inline() {
+        let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        let mut rows =
+            Rows::open(&Keep::Inline { max_rows: 10, max_bytes: 10_000 }, columns(&["a", "b"])).await.unwrap();
+        rows.push(vec![json!(1), nested(100)]).await.unwrap();
+        let failure = rows.push(vec![json!(1), nested(101)]).await.unwrap_err();
+        assert!(failure.message.contains("column \"b\"") && failure.hint.is_some(), "{failure}");
+        assert!(rows.push(vec![json!({"k": nested(100)}), json!(1)]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_worker_gets_rows_in_bounded_pieces() {
+        let (sender, mut batches) = mpsc::channel(100);
+        let mut rows = Rows::open(&Keep::Worker(sender), columns(&["a"])).await.unwrap();
+        for _ in 0..5 {
+            rows.push(vec![json!("x".repeat(600_000))]).await.unwrap();
+        }
+        for _ in 0..501 {
+            rows.push(vec![json!(1)]).await.unwrap();
+        }
+        rows.close().await.unwrap();
+        let mut sizes = Vec::new();
+        while let Some(batch) = batches.recv().await {
+            if let Batch::Rows(rows) = batch {
+                sizes.push(rows.len());
+            }
+        }
+        assert_eq!(sizes, [2, 2, 500, 2]);
+    }
 }

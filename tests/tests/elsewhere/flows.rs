@@ -96,7 +96,11 @@ fn failed_work_elsewhere_is_retried_alone() {
         house.query("CREATE TABLE mended.cure (s UInt32) ENGINE = Memory")?;
         place.sql.run(&format!("SELECT flow.retry_failed({flow_id})"))?;
         same(place.ended(flow_id)?, "a Finished, b Finished")?;
-        same(house.query("SELECT s, count() FROM mended.once GROUP BY s ORDER BY s")?, "1\t1\n2\t1")?;
+        // At least once: the other step may have been done when it was stopped beside the failed one.
+        same(
+            house.query("SELECT s, count() > 0, s = 1 OR count() = 1 FROM mended.once GROUP BY s ORDER BY s")?,
+            "1\t1\t1\n2\t1\t1",
+        )?;
         same(place.there()?.text("SELECT string_agg(what, ' ') FROM t.log")?, "b")
     });
 }
@@ -229,17 +233,23 @@ fn each_role_goes_with_its_own_credentials() {
         let port = place.there.cluster.port();
         place.there()?.run("CREATE ROLE mapped_ann LOGIN; CREATE ROLE mapped_bob LOGIN")?;
         place.sql.run(&format!(
-            "CREATE SERVER mapped FOREIGN DATA WRAPPER pgflow OPTIONS (host '127.0.0.1', port '{port}', dbname 'mapped_roles')"
+            "CREATE EXTENSION postgres_fdw;
+             CREATE SERVER mapped FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname 'mapped_roles')"
         ))?;
         for role in ["ann", "bob", "eve"] {
             place.here.role(role)?;
         }
         place.sql.run(
-            "CREATE USER MAPPING FOR ann SERVER mapped OPTIONS (user 'mapped_ann');
+            "CREATE USER MAPPING FOR ann SERVER mapped OPTIONS (user 'mapped_ann', password_required 'false');
              CREATE USER MAPPING FOR bob SERVER mapped OPTIONS (user 'mapped_bob')",
         )?;
         place.target("mapped", r#""kind": "postgres", "server": "mapped""#, "")?;
         let push = r#"SELECT async.push_query('mapped', 'SELECT session_user AS u', _result => '"inline"')"#;
+        // Who is no superuser needs a password, unless a superuser has said otherwise: as postgres_fdw has it.
+        let task = place.here.connect_as("bob")?.number(push)?;
+        place.ends(task, "Failed")?;
+        contains(&place.error(task)?, &["password is required"])?;
+        place.sql.run("ALTER USER MAPPING FOR bob SERVER mapped OPTIONS (ADD password_required 'false')")?;
         for _ in 0..2 {
             for role in ["ann", "bob"] {
                 let mut session = place.here.connect_as(role)?;
