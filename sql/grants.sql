@@ -72,7 +72,7 @@ DECLARE
     'async.running', 'async.processes', 'async.pool_use', 'async.setting', 'async.wait_for_change', 'async.last_message',
     'async.first_task_since', 'async.target_name', 'async.target_kind', 'async.tail_once', 'async.tail', 'async.worker_info',
     'async.wait_for_latch', 'async.main', 'async.task', 'async.executor_kinds', 'async.masked_options',
-    'async.fetch_result', 'async.read_stored', 'async.result_url', 'async.refuse_result', 'async.execution',
+    'async.fetch_result', 'async.read_stored', 'async.result_url', 'async.refuse_result', 'async.table_fault', 'async.execution',
     'async.search_executions', 'async.execution_result', 'async.execution_keep',
     'flow.args', 'flow.configuration', 'flow.walk_flow', 'flow.flows', 'flow.task_list', 'flow.graphviz',
     'flow.graphviz_events', 'flow.node_status_color', 'flow.validate', 'flow.watch', 'flow.wait',

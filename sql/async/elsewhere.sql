@@ -61,7 +61,8 @@ CREATE TABLE async.result (
   content     JSONB,
   created     TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
   expires     TIMESTAMPTZ,
-  state       TEXT NOT NULL DEFAULT 'kept' CHECK (state IN ('kept', 'deleting', 'gone'))
+  state       TEXT NOT NULL DEFAULT 'kept' CHECK (state IN ('kept', 'deleting', 'gone')),
+  later       JSONB
 );
 COMMENT ON TABLE async.result IS 'What queries returned: where it is, or itself if it is small. Look through async.v_result.';
 COMMENT ON COLUMN async.result.task_id IS 'The task whose last finished attempt it is of.';
@@ -80,3 +81,4 @@ COMMENT ON COLUMN async.result.content IS 'Of an inline result: an array of obje
 COMMENT ON COLUMN async.result.created IS 'When the task ended.';
 COMMENT ON COLUMN async.result.expires IS 'When it will be deleted; null: not.';
 COMMENT ON COLUMN async.result.state IS 'kept; deleting: its object is about to be deleted; gone.';
+COMMENT ON COLUMN async.result.later IS 'What is to be done with another row that somebody has locked, once he has ended.';

@@ -145,19 +145,26 @@ BEGIN
     EXIT WHEN _from IS NULL;
   END LOOP;
 
-  -- What somebody has started again is no longer over.
+  -- What somebody has started again is no longer over. Nor is what somebody is just dropping the result of.
   WITH due AS (
     SELECT e.execution_id, e.task_id, e.status FROM async.execution e WHERE e.expires <= _now
      ORDER BY e.expires LIMIT _limit FOR UPDATE SKIP LOCKED
+  ), free AS MATERIALIZED (
+    SELECT r.task_id FROM async.result r WHERE r.task_id = ANY (ARRAY(SELECT d.task_id FROM due d)) FOR UPDATE SKIP LOCKED
+  ), blocked AS MATERIALIZED (
+    SELECT d.execution_id FROM due d JOIN async.result r ON r.task_id = d.task_id
+     WHERE d.status <> 'EXPIRED' AND r.task_id NOT IN (SELECT f.task_id FROM free f)
   ), again AS (
     UPDATE async.execution e SET expires = _now + INTERVAL '1 hour' FROM due d
      WHERE e.execution_id = d.execution_id AND d.status <> 'EXPIRED'
        AND EXISTS (SELECT FROM async.task t WHERE t.task_id = d.task_id AND t.processed IS NULL)
+       AND d.execution_id NOT IN (SELECT b.execution_id FROM blocked b)
     RETURNING e.execution_id
   ), expired AS (
     UPDATE async.execution e SET status = 'EXPIRED', expires = _now + async.execution_keep('EXPIRED') FROM due d
      WHERE e.execution_id = d.execution_id AND d.status <> 'EXPIRED'
        AND NOT EXISTS (SELECT FROM async.task t WHERE t.task_id = d.task_id AND t.processed IS NULL)
+       AND d.execution_id NOT IN (SELECT b.execution_id FROM blocked b)
     RETURNING e.task_id
   ), results AS (
     UPDATE async.result r SET expires = _now FROM expired x
@@ -165,7 +172,7 @@ BEGIN
   ), forgotten AS (
     DELETE FROM async.execution e USING due d WHERE e.execution_id = d.execution_id AND d.status = 'EXPIRED'
   )
-  SELECT count(*) INTO _over FROM due;
+  SELECT count(*) INTO _over FROM due d WHERE d.execution_id NOT IN (SELECT b.execution_id FROM blocked b);
   RETURN _count + _over;
 END
 $$;

@@ -65,11 +65,12 @@ COMMENT ON COLUMN async.execution_settings.result IS 'Where results go if async.
 
 CREATE FUNCTION async.execution_keep(_status TEXT) RETURNS INTERVAL
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE _status
-    WHEN 'CANCELED' THEN coalesce((SELECT s.canceled FROM async.execution_settings s), INTERVAL '1 hour')
-    WHEN 'FAILED' THEN coalesce((SELECT s.failed FROM async.execution_settings s), INTERVAL '168 hours')
-    WHEN 'SUCCEEDED' THEN coalesce((SELECT s.succeeded FROM async.execution_settings s), INTERVAL '90 days')
-    WHEN 'EXPIRED' THEN coalesce((SELECT s.forgotten FROM async.execution_settings s), INTERVAL '90 days') END;
+  SELECT CASE WHEN k.keep > INTERVAL '100 years' THEN INTERVAL '100 years' ELSE k.keep END
+    FROM (SELECT CASE _status
+      WHEN 'CANCELED' THEN coalesce((SELECT s.canceled FROM async.execution_settings s), INTERVAL '1 hour')
+      WHEN 'FAILED' THEN coalesce((SELECT s.failed FROM async.execution_settings s), INTERVAL '168 hours')
+      WHEN 'SUCCEEDED' THEN coalesce((SELECT s.succeeded FROM async.execution_settings s), INTERVAL '90 days')
+      WHEN 'EXPIRED' THEN coalesce((SELECT s.forgotten FROM async.execution_settings s), INTERVAL '90 days') END) AS k(keep);
 $$;
 COMMENT ON FUNCTION async.execution_keep IS 'How long executions with this status are kept, from their end (EXPIRED: from then) on.';
 

@@ -9,11 +9,24 @@ DECLARE
   _now   CONSTANT TIMESTAMPTZ := clock_timestamp();
   -- How long whoever deletes has before the object is handed out again: it may have died.
   _again CONSTANT INTERVAL := INTERVAL '10 minutes';
+  _late  async.result;
 BEGIN
+  FOR _late IN
+    SELECT * FROM async.result r WHERE r.expires <= _now AND r.later IS NOT NULL
+     ORDER BY r.expires, r.task_id DESC LIMIT _limit FOR UPDATE SKIP LOCKED
+  LOOP
+    DELETE FROM async.result r WHERE r.task_id = _late.task_id;
+    IF _late.later ? 'forget' THEN
+      PERFORM async.forget_results(ARRAY[(_late.later->>'forget')::BIGINT], INTERVAL '1 second');
+    ELSIF _late.state = 'kept' THEN
+      PERFORM async.record_result((_late.later->>'task_id')::BIGINT, (_late.later->>'attempt')::INT, _late.later->'kept',
+                                  INTERVAL '1 second');
+    END IF;
+  END LOOP;
   RETURN QUERY
     WITH due AS MATERIALIZED (
       SELECT r.task_id, r.store, r.path, r.location, r.expires, r.state <> 'gone' AND r.path IS NOT NULL AS is_object
-        FROM async.result r WHERE r.expires <= _now
+        FROM async.result r WHERE r.expires <= _now AND r.later IS NULL
        ORDER BY r.expires, r.task_id LIMIT _limit FOR UPDATE SKIP LOCKED
     ), judged AS MATERIALIZED (
       -- Of several that point to one object and are over, the last one deletes it.
@@ -49,9 +62,12 @@ COMMENT ON FUNCTION async.expire_results IS
 
 CREATE FUNCTION async.results_deleted(_task_ids BIGINT[]) RETURNS VOID
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  DELETE FROM async.result r WHERE r.task_id = ANY (_task_ids) AND r.state = 'deleting';
+  DELETE FROM async.result r
+   WHERE r.task_id = ANY (ARRAY(SELECT x.task_id FROM async.result x WHERE x.task_id = ANY (_task_ids) AND x.state = 'deleting'
+                                   FOR UPDATE SKIP LOCKED));
 $$;
-COMMENT ON FUNCTION async.results_deleted IS 'Internal: the objects of these results, given by async.expire_results, are gone.';
+COMMENT ON FUNCTION async.results_deleted IS 'Internal: the objects of these results, given by async.expire_results, are gone. One '
+  'that somebody has locked is given again.';
 
 CREATE FUNCTION async.results_not_deleted(_task_ids BIGINT[], _reasons TEXT[]) RETURNS VOID
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -66,22 +82,51 @@ COMMENT ON FUNCTION async.results_not_deleted IS
 
 CREATE FUNCTION async.resume_deletions() RETURNS VOID
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  UPDATE async.result r SET expires = clock_timestamp() WHERE r.state = 'deleting' AND r.expires > clock_timestamp();
+  UPDATE async.result r SET expires = clock_timestamp()
+   WHERE r.task_id = ANY (ARRAY(SELECT x.task_id FROM async.result x WHERE x.state = 'deleting' AND x.expires > clock_timestamp()
+                                   FOR UPDATE SKIP LOCKED));
 $$;
 COMMENT ON FUNCTION async.resume_deletions IS
   'Internal: for a dispatcher that starts: what its predecessor was deleting is due at once.';
 
--- Called before tasks are deleted: what must outlive them takes what it needs.
-CREATE FUNCTION async.forget_tasks(_task_ids BIGINT[]) RETURNS VOID
+CREATE FUNCTION async.forget_results(_task_ids BIGINT[], _pause INTERVAL) RETURNS VOID
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _free CONSTANT BIGINT[] := ARRAY(
+    SELECT r.task_id FROM async.result r
+     WHERE r.task_id = ANY (_task_ids) AND (r.expires IS NULL OR r.state = 'gone') FOR UPDATE SKIP LOCKED);
 BEGIN
-  PERFORM async.settle_executions(
-    ARRAY(SELECT e.execution_id FROM async.execution e WHERE e.task_id = ANY (_task_ids)));
-  UPDATE async.result r SET expires = clock_timestamp()
-   WHERE r.task_id = ANY (_task_ids) AND r.state <> 'gone' AND r.expires IS NULL;
-  DELETE FROM async.result r WHERE r.task_id = ANY (_task_ids) AND r.state = 'gone';
+  UPDATE async.result r SET expires = clock_timestamp() WHERE r.task_id = ANY (_free) AND r.state <> 'gone';
+  DELETE FROM async.result r WHERE r.task_id = ANY (_free) AND r.state = 'gone';
+  INSERT INTO async.result (task_id, attempt, run_as, kept_as, expires, later)
+  SELECT nextval('async.replaced_result_seq'), r.attempt, r.run_as, 'inline', clock_timestamp() + _pause,
+         jsonb_build_object('forget', r.task_id)
+    FROM async.result r
+   WHERE r.task_id = ANY (_task_ids) AND r.task_id <> ALL (_free) AND (r.expires IS NULL OR r.state = 'gone');
+END
+$$;
+COMMENT ON FUNCTION async.forget_results IS
+  'Internal: results of these tasks without a time of their own are over. Those that somebody has locked are so later: that '
+  'is tried after _pause.';
+
+-- Called before tasks are deleted: what must outlive them takes what it needs. Never waits for a client: who has locked an
+-- execution keeps its task, until the next call.
+CREATE FUNCTION async.forget_tasks(_task_ids BIGINT[]) RETURNS BIGINT[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _executions CONSTANT BIGINT[] := ARRAY(
+    SELECT e.execution_id FROM async.execution e WHERE e.task_id = ANY (_task_ids) FOR UPDATE SKIP LOCKED);
+  _ours       BIGINT[];
+BEGIN
+  PERFORM async.settle_executions(_executions);
+  _ours := ARRAY(
+    SELECT u.task_id FROM unnest(_task_ids) AS u(task_id)
+     WHERE NOT EXISTS (SELECT FROM async.execution e
+                        WHERE e.task_id = u.task_id AND e.execution_id <> ALL (_executions) OFFSET 0));
+  PERFORM async.forget_results(_ours, INTERVAL '0');
+  RETURN _ours;
 END
 $$;
 COMMENT ON FUNCTION async.forget_tasks IS
   'Internal: these tasks are about to be deleted: executions take over what they show of them, and results without a time '
-  'of their own are over.';
+  'of their own are over. Returns those that may be deleted: not those whose execution somebody has locked.';

@@ -41,20 +41,37 @@ $$;
 COMMENT ON FUNCTION async.discard_result IS
   'Internal: has an object deleted that an attempt stored whose outcome does not count; see async.record_result for _kept.';
 
-CREATE FUNCTION async.record_result(_task_id BIGINT, _attempt INT, _kept JSONB) RETURNS VOID
+-- Never waits for a client: it is called by the dispatcher too. _pause: how long until it is tried again.
+CREATE FUNCTION async.record_result(_task_id BIGINT, _attempt INT, _kept JSONB, _pause INTERVAL DEFAULT '0') RETURNS VOID
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  _run_as NAME;
-  _keep   INTERVAL;
-  _now    CONSTANT TIMESTAMPTZ := clock_timestamp();
+  _run_as  NAME;
+  _keep    INTERVAL;
+  _touched BIGINT[];
+  _locked  BIGINT[];
+  _now     CONSTANT TIMESTAMPTZ := clock_timestamp();
+  -- Longer is as good as for ever, and dates end somewhere.
+  _longest CONSTANT INTERVAL := INTERVAL '100 years';
 BEGIN
   IF coalesce(_kept->>'kept_as', 'none') = 'none' THEN
     RETURN;
   END IF;
   SELECT t.run_as INTO _run_as FROM async.task t WHERE t.task_id = _task_id;
-  PERFORM FROM async.result r WHERE r.task_id = _task_id FOR UPDATE;
+  _touched := ARRAY(SELECT _task_id UNION SELECT r.task_id FROM async.result r
+                     WHERE r.store = _kept->>'store' AND r.path = _kept->>'path' AND r.state <> 'gone');
+  _locked := ARRAY(SELECT r.task_id FROM async.result r WHERE r.task_id = ANY (_touched)
+                    ORDER BY r.task_id FOR UPDATE SKIP LOCKED);
   IF _run_as IS NULL OR EXISTS (SELECT FROM async.result r WHERE r.task_id = _task_id AND r.attempt > _attempt) THEN
     PERFORM async.discard_result(_task_id, _attempt, _kept);
+    RETURN;
+  END IF;
+
+  -- Somebody is just dropping one of them: async.expire_results records this one when he has ended.
+  IF EXISTS (SELECT FROM async.result r WHERE r.task_id = ANY (_touched) AND r.task_id <> ALL (_locked)) THEN
+    INSERT INTO async.result (task_id, attempt, run_as, kept_as, store, path, location, format, compression, expires, later)
+    VALUES (nextval('async.replaced_result_seq'), _attempt, _run_as, _kept->>'kept_as', _kept->>'store', _kept->>'path',
+            _kept->>'location', _kept->>'format', _kept->>'compression', _now + _pause,
+            jsonb_build_object('task_id', _task_id, 'attempt', _attempt, 'kept', _kept));
     RETURN;
   END IF;
 
@@ -69,6 +86,7 @@ BEGIN
   _keep := coalesce((_kept->>'keep_for')::INTERVAL,
                     (SELECT s.keep_for FROM async.store s WHERE s.store = _kept->>'store'),
                     (SELECT async.execution_keep('SUCCEEDED') FROM async.execution e WHERE e.task_id = _task_id));
+  _keep := CASE WHEN _keep > _longest THEN _longest ELSE _keep END;
   INSERT INTO async.result (task_id, attempt, run_as, kept_as, store, path, location, format, compression, rows, bytes, meta,
                             content, created, expires, state)
   VALUES (_task_id, _attempt, _run_as, _kept->>'kept_as', _kept->>'store', _kept->>'path', _kept->>'location',
@@ -85,13 +103,54 @@ COMMENT ON FUNCTION async.record_result IS
   'Internal: records what a finished attempt has kept, in the transaction that ends the task. _kept: kept_as (inline, table, '
   'object, export), store, path (below the store''s prefix), location (URL or schema.table), format, compression, rows, '
   'bytes, meta (the columns), content (inline: the rows), keep_for. It is over after keep_for, else the store''s keep_for, '
-  'else as async.configure_executions says for executions, else with its task. A late attempt''s is discarded.';
+  'else as async.configure_executions says for executions, else with its task. A late attempt''s is discarded. While '
+  'somebody has locked what it replaces, it waits in a row of its own.';
 
 CREATE FUNCTION async.caller_may_read(_caller OID, _run_as NAME) RETURNS BOOL
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT async.may_act(_caller, _run_as) OR pg_has_role(_caller, 'flow_monitor', 'USAGE');
 $$;
 COMMENT ON FUNCTION async.caller_may_read IS 'Internal: whether a role (OID) may read what runs as _run_as.';
+
+-- Whoever writes over an object ends the result that it was of: only with the rights of that result's role. Other stores
+-- may lead to the same place.
+CREATE FUNCTION async.path_fault(_store TEXT, _path TEXT, _run_as NAME) RETURNS TEXT
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT format('the result of another role is kept at path %s of store %s (a path with {task_id} in it is every task''s own)',
+                _path, _store)
+   WHERE EXISTS (
+     SELECT FROM (SELECT r.run_as FROM async.result r
+                   WHERE r.store = _store AND r.path = _path AND r.state = 'kept' AND (r.task_id > 0 OR r.later IS NOT NULL)
+                  UNION ALL
+                  SELECT r.run_as FROM async.store s
+                    JOIN async.result r ON r.location = rtrim(s.url, '/') || '/' || _path
+                   WHERE s.store = _store AND r.path IS NOT NULL AND r.state = 'kept'
+                     AND (r.task_id > 0 OR r.later IS NOT NULL)) AS o
+      WHERE NOT EXISTS (SELECT FROM pg_roles m WHERE m.rolname = _run_as AND async.may_act(m.oid, o.run_as)));
+$$;
+COMMENT ON FUNCTION async.path_fault IS
+  'Internal: why a task of _run_as must not write to this path of a store: a result of a role whose rights it has not is '
+  'kept there; null: it may.';
+
+-- Whoever reads a table can be made to execute what its owner has attached to it: a view's functions, a policy's, the
+-- cast of a type to JSON. A reader who is not of the role that the result is of reads plain tables only.
+CREATE FUNCTION async.table_fault(_table REGCLASS, _run_as NAME) RETURNS TEXT
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE
+    WHEN c.relkind NOT IN ('r', 'p') THEN 'It is not a table.'
+    WHEN _run_as = current_user
+         OR NOT me.rolsuper AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = _run_as AND pg_has_role(r.oid, 'USAGE'))
+      THEN NULL
+    WHEN row_security_active(c.oid) THEN 'It has row-level security, and you have not the rights of the role that wrote it.'
+    WHEN EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_roles o ON o.oid = t.typowner
+                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT o.rolsuper
+                    AND o.rolname <> current_user)
+      THEN 'It has columns of a type of another role, and you have not the rights of the role that wrote it.' END
+    FROM pg_class c, pg_roles me WHERE c.oid = _table AND me.rolname = current_user;
+$$;
+COMMENT ON FUNCTION async.table_fault IS
+  'Internal: why async.fetch_result does not read a table for you: it could execute another role''s functions with your '
+  'rights; null: it does.';
 
 -- What went wrong when a result cannot be given; the same words whether it is asked for by its reader or in Rust.
 CREATE FUNCTION async.refuse_result(_task_id BIGINT, _state TEXT, _expires TIMESTAMPTZ) RETURNS VOID
@@ -173,6 +232,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _result async.result;  -- read with the caller's rights: row-level security decides
   _table  REGCLASS;
+  _fault  TEXT;
 BEGIN
   IF _limit < 0 OR _offset < 0 THEN
     RAISE invalid_parameter_value USING
@@ -186,10 +246,27 @@ BEGIN
        ORDER BY e.n OFFSET coalesce(_offset, 0) LIMIT _limit;
   ELSIF _result.kept_as = 'table' THEN
     _table := to_regclass(_result.location);
-    IF _table IS NULL THEN
+    IF _result.location IS NULL THEN
+      RETURN;  -- nothing was returned, and there was no table
+    ELSIF _table IS NULL THEN
       RAISE undefined_table USING
         MESSAGE = format('the result of task %s was written to table %s, which does not exist any more', _task_id,
                          _result.location);
+    END IF;
+    IF NOT has_table_privilege(_table, 'SELECT') THEN
+      RAISE insufficient_privilege USING MESSAGE = format('permission denied for table %s', _result.location);
+    END IF;
+    _fault := async.table_fault(_table, _result.run_as);
+    IF _fault IS NULL THEN
+      -- It stays what it is until it is read.
+      EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE', _table);
+      _fault := CASE WHEN to_regclass(_result.location) IS DISTINCT FROM _table THEN 'It was just replaced by another one.'
+                     ELSE async.table_fault(_table, _result.run_as) END;
+    END IF;
+    IF _fault IS NOT NULL THEN
+      RAISE object_not_in_prerequisite_state USING
+        MESSAGE = format('the result of task %s cannot be fetched from %s', _task_id, _result.location),
+        DETAIL = _fault, HINT = 'Select from it yourself, if you trust its owner.';
     END IF;
     RETURN QUERY EXECUTE format('SELECT to_jsonb(r.*) FROM %s AS r OFFSET $1 LIMIT $2', _table)
       USING coalesce(_offset, 0), _limit;
@@ -200,7 +277,8 @@ END
 $$;
 COMMENT ON FUNCTION async.fetch_result IS
   'The rows of a task''s result, an object each, from the _offset-th on, at most _limit. From a table: all its rows, with '
-  'your rights on the table and in no certain order. From a store: read through this session, piece by piece. Raises '
+  'your rights on the table and in no certain order; not where that could execute functions of a role whose rights you '
+  'have not. From a store: read through this session, piece by piece. Raises '
   'undefined_object for a task without a result that you may read, object_not_in_prerequisite_state when it is over.';
 
 CREATE FUNCTION async.drop_result_as(_caller OID, _task_id BIGINT) RETURNS VOID

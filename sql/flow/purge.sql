@@ -63,23 +63,26 @@ COMMENT ON FUNCTION flow.purge IS
   'newest _keep_runs (null: no such limit), and unneeded versions. Returns the runs it dealt with: call again while '
   'it is not 0.';
 
-CREATE FUNCTION flow.delete_tasks(_task_ids BIGINT[]) RETURNS VOID
+CREATE FUNCTION flow.delete_tasks(_task_ids BIGINT[]) RETURNS BIGINT
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _piece BIGINT[];
+  _count BIGINT := 0;
 BEGIN
   FOR _at IN 1 .. coalesce(cardinality(_task_ids), 0) BY 1000 LOOP
-    _piece := _task_ids[_at : _at + 999];
-    PERFORM async.forget_tasks(_piece);
+    _piece := async.forget_tasks(_task_ids[_at : _at + 999]);
+    _count := _count + cardinality(_piece);
     DELETE FROM async.task_log l WHERE l.task_id = ANY (_piece);
     DELETE FROM async.task_secret s WHERE s.task_id = ANY (_piece);
     DELETE FROM async.callback_token k WHERE k.task_id = ANY (_piece);
     DELETE FROM async.decision d WHERE d.task_id = ANY (_piece);
     DELETE FROM async.task t WHERE t.task_id = ANY (_piece);
   END LOOP;
+  RETURN _count;
 END
 $$;
-COMMENT ON FUNCTION flow.delete_tasks IS 'Internal: deletes tasks with their log and secrets.';
+COMMENT ON FUNCTION flow.delete_tasks IS 'Internal: deletes tasks with their log and secrets; returns how many. One whose execution somebody has '
+  'locked stays; tasks of runs have none.';
 
 -- Deletes versions that neither a run nor a configured flow needs.
 CREATE FUNCTION flow.purge_definitions(_limit INT) RETURNS VOID
@@ -117,6 +120,7 @@ DECLARE
   _beyond BIGINT;
   _ids    BIGINT[] := '{}';
   _found  BIGINT[];
+  _deleted BIGINT;
 BEGIN
   _keep := coalesce((SELECT c.task_keep_duration FROM async.control c), _keep);
   IF _keep_tasks IS NOT NULL THEN
@@ -146,7 +150,7 @@ BEGIN
   _ids := ARRAY(
     SELECT t.task_id FROM async.task t
     WHERE t.task_id = ANY (_ids) AND t.flow_id IS NULL AND t.processed IS NOT NULL FOR UPDATE SKIP LOCKED);
-  PERFORM flow.delete_tasks(_ids);
+  _deleted := flow.delete_tasks(_ids);
 
   DELETE FROM async.task_log l
   WHERE l.ctid = ANY (ARRAY(
@@ -163,7 +167,7 @@ BEGIN
     WHERE o.happened < clock_timestamp() - _keep
       OR o.server_log_id <= (SELECT max(m.server_log_id) FROM async.server_log m) - 100000
     LIMIT _limit);
-  RETURN cardinality(_ids);
+  RETURN _deleted;
 END
 $$;
 COMMENT ON FUNCTION async.purge IS

@@ -2,6 +2,7 @@
 //! an object that the executor writes. Everything here runs with the rights of the task's role.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 
 use pgflow_executor::bridge::Frame;
@@ -14,8 +15,26 @@ use super::bridge::Line;
 use super::own_task::Attempt;
 use crate::error::raise;
 
-/// Rows that are moved at once.
-const BATCH: i64 = 500;
+/// The most rows that are moved at once, and how many are the first time, before their size is known.
+const BATCH: usize = 500;
+const FIRST_BATCH: usize = 20;
+/// About as much JSON is moved at once.
+const BATCH_BYTES: usize = 1 << 20;
+/// Values that are nested deeper are refused: whoever reads them gives up at 128, and rows come in arrays and objects.
+const LEVELS: u32 = 100;
+
+/// What an attempt has stored.
+type Stored = (Attempt, Kept, ResultSpec);
+
+thread_local! {
+    /// The object of a local query whose transaction has not committed yet.
+    static STORED: RefCell<Option<Stored>> = const { RefCell::new(None) };
+}
+
+/// What the last local query has stored since this was asked last: if its transaction has failed, nobody else knows of it.
+pub fn stored() -> Option<Stored> {
+    STORED.take()
+}
 
 /// Takes the rows of a task's own target elsewhere into the table that its result is to be.
 pub fn fetch(attempt: Attempt, spec: &ResultSpec) -> (Kept, Vec<Notice>) {
@@ -31,7 +50,7 @@ pub fn fetch(attempt: Attempt, spec: &ResultSpec) -> (Kept, Vec<Notice>) {
                 }
             }
             Frame::Done { notices, .. } => {
-                let kept = table.map_or_else(Kept::default, Table::close);
+                let kept = table.map_or_else(|| Table::without_rows(wanted, *truncate), Table::close);
                 return (kept, notices);
             }
             _ => {}
@@ -81,7 +100,9 @@ pub fn keep_query(attempt: Attempt, query: &str, spec: &ResultSpec) -> Kept {
             line.send(&Frame::NoMore);
             loop {
                 if let Frame::Done { kept, .. } = line.receive() {
-                    return kept.unwrap_or_default();
+                    let kept = kept.unwrap_or_default();
+                    STORED.set(Some((attempt, kept.clone(), spec.clone())));
+                    return kept;
                 }
             }
         }
@@ -137,24 +158,57 @@ fn each_batch(query: &str, mut take: impl FnMut(Part)) {
         };
         let shapes: Vec<(String, Shape)> = columns.iter().map(|c| (c.name.clone(), c.shape.clone())).collect();
         take(Part::Columns(columns));
+        let scratch = scratch();
+        let mut wanted = FIRST_BATCH;
         loop {
-            // SAFETY: as above; the tuple table is freed before the next fetch, so that memory does not grow.
-            let rows = unsafe {
-                pg_sys::SPI_cursor_fetch(portal, true, BATCH as _);
-                let (count, table) = (pg_sys::SPI_processed as usize, pg_sys::SPI_tuptable);
-                let rows: Vec<Vec<Value>> =
-                    (0..count).map(|i| row(*(*table).vals.add(i), (*portal).tupDesc, &shapes)).collect();
-                pg_sys::SPI_freetuptable(table);
-                rows
+            // SAFETY: as above; the tuple table lives until it is freed below.
+            let (count, table) = unsafe {
+                pg_sys::SPI_cursor_fetch(portal, true, wanted as _);
+                (pg_sys::SPI_processed as usize, pg_sys::SPI_tuptable)
             };
-            if rows.is_empty() {
+            let (mut rows, mut bytes, mut all) = (Vec::new(), 0, 0);
+            for i in 0..count {
+                // SAFETY: the table has `count` rows of the portal's type; nothing of a row's conversion is left in
+                // `scratch`, whose parent is the SPI connection's own context.
+                let (values, size) = unsafe {
+                    let before = pg_sys::MemoryContextSwitchTo(scratch);
+                    let row = row(*(*table).vals.add(i), (*portal).tupDesc, &shapes);
+                    pg_sys::MemoryContextSwitchTo(before);
+                    row
+                };
+                rows.push(values);
+                bytes += size;
+                if bytes >= BATCH_BYTES || i + 1 == count {
+                    // SAFETY: as above.
+                    unsafe { pg_sys::MemoryContextReset(scratch) };
+                    take(Part::Rows(std::mem::take(&mut rows)));
+                    all += std::mem::take(&mut bytes);
+                }
+            }
+            // SAFETY: freed before the next fetch, so that memory does not grow.
+            unsafe { pg_sys::SPI_freetuptable(table) };
+            if count == 0 {
                 break;
             }
-            take(Part::Rows(rows));
+            wanted = (BATCH_BYTES / (all / count).max(1)).clamp(1, BATCH);
         }
         // SAFETY: opened above.
         unsafe { pg_sys::SPI_cursor_close(portal) };
     });
+}
+
+/// Memory for what the conversion of rows leaves behind, below the current context.
+fn scratch() -> pg_sys::MemoryContext {
+    // SAFETY: a context below the current one, with which it ends.
+    unsafe {
+        pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            c"pgflow rows".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        )
+    }
 }
 
 /// # Safety
@@ -203,18 +257,44 @@ unsafe fn shape(type_oid: pg_sys::Oid) -> Shape {
 /// `pg_catalog.row_to_json(record)`.
 const ROW_TO_JSON: pg_sys::Oid = pg_sys::Oid::from_u32(3155);
 
-/// The values of a row as JSON, each of its column's shape. Times come as ISO 8601 whatever DateStyle says.
+/// The values of a row as JSON, each of its column's shape, and how long they were as text. Times come as ISO 8601 whatever
+/// DateStyle says.
 ///
 /// # Safety
-/// `tuple` must fit `descriptor`, which must be blessed and have a column for each of `columns`.
-unsafe fn row(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, columns: &[(String, Shape)]) -> Vec<Value> {
+/// `tuple` must fit `descriptor`, which must be blessed and have a column for each of `columns`. What is left behind is in
+/// the current memory context.
+unsafe fn row(
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+    columns: &[(String, Shape)],
+) -> (Vec<Value>, usize) {
     let record = pg_sys::heap_copy_tuple_as_datum(tuple, descriptor);
     let json = pg_sys::OidFunctionCall1Coll(ROW_TO_JSON, pg_sys::Oid::INVALID, record);
     let text = String::from_datum(json, false).unwrap_or_default();
-    let mut values: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
-    pg_sys::pfree(record.cast_mut_ptr());
-    pg_sys::pfree(json.cast_mut_ptr());
-    columns.iter().map(|(name, shape)| shaped(values.remove(name).unwrap_or_default(), shape)).collect()
+    let mut values: Map<String, Value> =
+        serde_json::from_str(&text).unwrap_or_else(|error| cannot_keep(Some(error.to_string())));
+    if values.values().any(|value| is_deeper(value, LEVELS)) {
+        cannot_keep(None);
+    }
+    let row = columns.iter().map(|(name, shape)| shaped(values.remove(name).unwrap_or_default(), shape)).collect();
+    (row, text.len())
+}
+
+fn is_deeper(value: &Value, levels: u32) -> bool {
+    match value {
+        Value::Array(values) => levels == 0 || values.iter().any(|v| is_deeper(v, levels - 1)),
+        Value::Object(values) => levels == 0 || values.values().any(|v| is_deeper(v, levels - 1)),
+        _ => false,
+    }
+}
+
+fn cannot_keep(detail: Option<String>) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        format!("the result has a value that is nested more than {LEVELS} levels deep"),
+        detail,
+        Some("Cast it to text in the query."),
+    )
 }
 
 fn shaped(value: Value, shape: &Shape) -> Value {
@@ -243,12 +323,7 @@ struct Table {
 impl Table {
     fn open(wanted: &str, create: bool, truncate: bool, columns: Vec<Column>) -> Table {
         crate::store::connected(|| {
-            let quoted = text_of(
-                c"SELECT pg_catalog.array_to_string(array(SELECT pg_catalog.quote_ident(x)
-                         FROM pg_catalog.unnest(pg_catalog.parse_ident($1)) x), '.')",
-                wanted,
-            )
-            .unwrap_or_default();
+            let quoted = quoted(wanted);
             let is_there = || text_of(c"SELECT pg_catalog.to_regclass($1)::text", &quoted).is_some();
             let mut exists = is_there();
             if !exists && create {
@@ -274,14 +349,19 @@ impl Table {
                  FROM pg_catalog.json_populate_recordset(NULL::{quoted}, $1::pg_catalog.json)"
             );
             let insert = CString::new(insert).unwrap_or_default();
-            // Whoever asks for the result has another search path.
-            let name = text_of(
-                c"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
-                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-                  WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)",
-                &quoted,
-            );
-            Table { name: name.unwrap_or(quoted), columns, insert, count: 0 }
+            Table { name: full_name(&quoted).unwrap_or(quoted), columns, insert, count: 0 }
+        })
+    }
+
+    /// What is kept of a statement that returns nothing.
+    fn without_rows(wanted: &str, truncate: bool) -> Kept {
+        crate::store::connected(|| {
+            let quoted = quoted(wanted);
+            let location = full_name(&quoted);
+            if truncate && location.is_some() {
+                execute(&format!("TRUNCATE {quoted}"));
+            }
+            Kept { location, rows: Some(0), ..Kept::default() }
         })
     }
 
@@ -301,6 +381,26 @@ impl Table {
     fn close(self) -> Kept {
         Kept { location: Some(self.name), rows: Some(self.count), columns: self.columns, ..Kept::default() }
     }
+}
+
+/// A table's name as it was given, each part quoted.
+fn quoted(wanted: &str) -> String {
+    text_of(
+        c"SELECT pg_catalog.array_to_string(array(SELECT pg_catalog.quote_ident(x)
+                 FROM pg_catalog.unnest(pg_catalog.parse_ident($1)) x), '.')",
+        wanted,
+    )
+    .unwrap_or_default()
+}
+
+/// The name of an existing table with its schema: whoever asks for the result has another search path.
+fn full_name(quoted: &str) -> Option<String> {
+    text_of(
+        c"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+          WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)",
+        quoted,
+    )
 }
 
 /// As the input functions of Postgres want it.

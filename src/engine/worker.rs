@@ -250,7 +250,9 @@ impl Local {
         // From here on a cancel finds nothing to cancel: what follows is bookkeeping.
         self.slot.clear_task();
         process::forget_cancel();
-        let outcome = done.unwrap_or_else(|error| self.write_failure(attempt, started, error));
+        let outcome = done.unwrap_or_else(|error| self.write_failure(attempt, task.elsewhere, started, error));
+        // It is accounted for: in the transaction that has committed, or as what is to be deleted.
+        kept_rows::stored();
         own_task::clear();
         notices::discard();
         session::reset(pg_sys::Oid::from(self.slot.role.load(Acquire)));
@@ -339,6 +341,9 @@ impl Local {
                 (Outcome::Deferred, open)
             }
         };
+        if open && task.elsewhere && outcome != Outcome::Yielded {
+            self.book(|| store::forget_secrets(attempt, outcome != Outcome::Deferred));
+        }
         self.settled(open, attempt, outcome)
     }
 
@@ -367,7 +372,7 @@ impl Local {
     }
 
     /// The callback's transaction is rolled back: the failure is recorded in a new one.
-    fn write_failure(&self, attempt: Attempt, started: i64, error: String) -> Outcome {
+    fn write_failure(&self, attempt: Attempt, elsewhere: bool, started: i64, error: String) -> Outcome {
         if let Some(broken) = bridge::broken() {
             return self.write_retry(attempt, started, &broken, error);
         }
@@ -380,7 +385,14 @@ impl Local {
                     if let Some((levels, messages)) = logged {
                         store::log(attempt, levels, messages);
                     }
-                    store::fail(attempt, started, &error, partially)
+                    if let Some((attempt, kept, spec)) = kept_rows::stored() {
+                        remote::discard_result(attempt, &kept, &spec);
+                    }
+                    let open = store::fail(attempt, started, &error, partially);
+                    if open && elsewhere {
+                        store::forget_secrets(attempt, true);
+                    }
+                    open
                 })
             })
         });

@@ -24,6 +24,8 @@ pub struct Details {
     pub asynchronous: bool,
     /// What is to be kept of what a query returns.
     pub spec: Option<Box<ResultSpec>>,
+    /// The task's target is somewhere else: it may have secrets.
+    pub elsewhere: bool,
     /// For `pg_stat_activity`.
     pub label: String,
 }
@@ -127,6 +129,7 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                 timeout: rows.get(row, 13),
                 asynchronous: rows.get(row, 14).unwrap_or(false),
                 spec,
+                elsewhere: !is_here,
                 label: match (flow, node) {
                     (Some(flow), Some(node)) => format!("pgflow: flow {flow} node {node} task {task_id}"),
                     _ => format!("pgflow: task {task_id}"),
@@ -171,6 +174,15 @@ pub fn fail(a: Attempt, started: i64, error: &str, partially_committed: bool) ->
         &[arg(a.task_id), arg(a.attempt), time(started), arg(error), arg(partially_committed)],
     )
     .len == 1
+}
+
+/// What a task of a target elsewhere was given for its time only. `ended`: the task is over, not just this attempt.
+pub fn forget_secrets(a: Attempt, ended: bool) {
+    run(
+        c"WITH forgotten AS (DELETE FROM async.task_secret s WHERE s.task_id = $1 AND $2)
+          DELETE FROM async.callback_token k WHERE k.task_id = $1",
+        &[arg(a.task_id), arg(ended)],
+    );
 }
 
 pub fn yielded(a: Attempt, started: i64, deadline: i64) -> bool {

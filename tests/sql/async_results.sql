@@ -174,6 +174,91 @@ BEGIN
 END
 $$;
 
+-- What reading a table would execute, its reader must trust: plain tables only, unless he is of the role.
+GRANT CREATE ON SCHEMA theirs TO h_ann, h_bob;
+GRANT USAGE ON SCHEMA theirs TO h_mon;
+CREATE ROLE h_own LOGIN IN ROLE flow_user, h_ann;
+CREATE ROLE h_adm LOGIN IN ROLE flow_admin;
+GRANT USAGE ON SCHEMA theirs TO h_own, h_adm;
+SET LOCAL ROLE h_ann;
+CREATE FUNCTION theirs.spy() RETURNS BOOL LANGUAGE plpgsql AS $$ BEGIN RAISE 'executed by %', current_user; END $$;
+CREATE TABLE theirs.plain AS SELECT 1 AS a;
+CREATE VIEW theirs.seen AS SELECT a, theirs.spy() FROM theirs.plain;
+CREATE TABLE theirs.guarded AS SELECT 1 AS a;
+ALTER TABLE theirs.guarded ENABLE ROW LEVEL SECURITY;
+CREATE POLICY spies ON theirs.guarded USING (theirs.spy());
+CREATE TYPE theirs.kind AS ENUM ('one');
+CREATE FUNCTION theirs.as_json(theirs.kind) RETURNS JSON LANGUAGE plpgsql AS $$ BEGIN PERFORM theirs.spy(); END $$;
+CREATE CAST (theirs.kind AS JSON) WITH FUNCTION theirs.as_json(theirs.kind);
+CREATE TABLE theirs.typed AS SELECT 'one'::theirs.kind AS k;
+GRANT SELECT ON ALL TABLES IN SCHEMA theirs TO h_mon, h_own, h_adm;
+RESET ROLE;
+CREATE FUNCTION pg_temp.fetched(_table TEXT) RETURNS TEXT LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN pg_temp.error_of(format('SELECT async.fetch_result(task_id) FROM async.result WHERE location = %L', _table));
+END $$;
+DO $$
+DECLARE
+  _i INT := 20;
+  _table TEXT;
+  _id BIGINT;
+BEGIN
+  FOREACH _table IN ARRAY ARRAY['theirs.plain', 'theirs.seen', 'theirs.guarded', 'theirs.typed', NULL] LOOP
+    INSERT INTO async.task (target, run_as, source) VALUES ('robots', 'h_ann', 'test') RETURNING task_id INTO _id;
+    INSERT INTO pushed VALUES (_i, _id);
+    PERFORM async.record_result(_id, 1, jsonb_build_object('kept_as', 'table', 'location', _table));
+    _i := _i + 1;
+  END LOOP;
+  -- A superuser passes by policies, but not by casts.
+  ASSERT pg_temp.fetched('theirs.plain') = 'no error';
+  ASSERT pg_temp.fetched('theirs.guarded') = 'no error';
+  ASSERT pg_temp.fetched('theirs.typed') LIKE '55000 the result of task % cannot be fetched from theirs.typed Select from it %';
+  ASSERT pg_temp.fetched('theirs.seen') LIKE '55000 % cannot be fetched from theirs.seen %';
+  ASSERT NOT EXISTS (SELECT FROM async.fetch_result(pg_temp.task(24))), 'there was no table';
+END
+$$;
+SET LOCAL ROLE h_adm;
+DO $$
+DECLARE
+  _table TEXT;
+BEGIN
+  ASSERT pg_temp.fetched('theirs.plain') = 'no error';
+  FOREACH _table IN ARRAY ARRAY['theirs.seen', 'theirs.guarded', 'theirs.typed'] LOOP
+    ASSERT pg_temp.fetched(_table) LIKE '55000 the result of task % cannot be fetched from theirs.% Select from it yourself%', _table;
+  END LOOP;
+END
+$$;
+SET LOCAL ROLE h_own;
+DO $$
+BEGIN
+  ASSERT pg_temp.fetched('theirs.guarded') = 'no error', 'its owner passes by its policies';
+  ASSERT pg_temp.fetched('theirs.typed') LIKE 'P0001 executed by h_own%', pg_temp.fetched('theirs.typed');
+  ASSERT pg_temp.fetched('theirs.seen') LIKE '55000 %';
+END
+$$;
+RESET ROLE;
+DELETE FROM async.result WHERE task_id IN (SELECT id FROM pushed WHERE n >= 20);
+DELETE FROM async.task WHERE task_id IN (SELECT id FROM pushed WHERE n >= 20);
+DELETE FROM pushed WHERE n >= 20;
+
+-- Nobody writes over what another role keeps; times that end after the calendar are cut.
+DO $$
+BEGIN
+  ASSERT async.path_fault('shelf', 'latest.json', 'h_ann') IS NULL;
+  ASSERT async.path_fault('shelf', 'latest.json', 'h_own') IS NULL, 'with its rights';
+  ASSERT async.path_fault('shelf', 'latest.json', session_user) IS NULL;
+  ASSERT async.path_fault('shelf', 'latest.json', 'h_bob') LIKE 'the result of another role is kept at path latest.json of store shelf %';
+  ASSERT async.path_fault('upper', 'shelf/latest.json', 'h_bob') LIKE 'the result of another role %', 'the same place';
+  ASSERT async.path_fault('upper', 'shelf/latest.json', 'h_ann') IS NULL;
+  ASSERT async.path_fault('shelf', 'latest.json', 'nobody here') IS NOT NULL;
+  ASSERT async.path_fault('shelf', 'other.json', 'h_bob') IS NULL;
+  ASSERT async.path_fault('old', 'latest.json', 'h_bob') IS NULL;
+  PERFORM async.record_result(pg_temp.task(12), 1, '{"kept_as": "inline", "content": [], "keep_for": "100000000 years"}');
+  ASSERT (SELECT expires = created + INTERVAL '100 years' FROM async.result WHERE task_id = pg_temp.task(12));
+  DELETE FROM async.result WHERE task_id = pg_temp.task(12);
+END
+$$;
+
 -- Dropped, over, purged with its task: it cannot be read, and its object goes; a table stays.
 SET LOCAL ROLE h_ann;
 DO $$

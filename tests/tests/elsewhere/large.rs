@@ -1,4 +1,4 @@
-//! A result of hundreds of megabytes passes through the dispatcher without staying there.
+//! A result of hundreds of megabytes passes through the dispatcher, or a worker, without staying there.
 
 use anyhow::{ensure, Context, Result};
 use pgflow_tests::cluster::Cluster;
@@ -40,5 +40,28 @@ fn a_large_result_passes_through_the_dispatcher_in_bounded_memory() {
         ensure!(most < 256 << 20, "the dispatcher took {} MB", most >> 20);
         place.sql.run(&format!("SELECT async.drop_result({task})"))?;
         wait_for("the file is deleted", || Ok(files(&directory)?.is_empty()))
+    });
+}
+
+#[test]
+fn a_large_local_result_passes_through_its_worker_in_bounded_memory() {
+    let cluster = start(Cluster::options());
+    test_on(&cluster, away(), "large_local", |place| {
+        let directory = shelf(&place.here)?;
+        place.sql.run(&format!(
+            r#"SELECT async.configure('{{"stores": [{{"store": "shelf", "url": "file://{}"}}]}}')"#,
+            directory.display()
+        ))?;
+        let task = place.push(
+            "local",
+            "SELECT i AS n, repeat('wide ', 100) || i AS t, pg_backend_pid() AS pid FROM generate_series(1, 300000) AS i",
+            r#", _result => '{"to": "object", "store": "shelf", "format": "csv", "path": "large"}'"#,
+        )?;
+        place.ends(task, "Finished")?;
+        same(place.sql.number(&format!("SELECT rows FROM async.v_result WHERE task_id = {task}"))?, 300_000)?;
+        let worker = place.sql.number(&format!("SELECT (async.fetch_result({task}, 1)->>'pid')::INT"))?;
+        let most = most_memory(worker as i32)?;
+        ensure!(most < 200 << 20, "the worker took {} MB", most >> 20);
+        Ok(())
     });
 }

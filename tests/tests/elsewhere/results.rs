@@ -206,6 +206,141 @@ fn clickhouse_exports_by_itself() {
     });
 }
 
+/// Nobody but the worker knew of the object.
+#[test]
+fn a_local_query_whose_transaction_fails_at_its_end_leaves_no_object() {
+    test("late_failure", |place| {
+        let directory = stores(place)?;
+        place.sql.run(
+            "CREATE TABLE t.checked (n INT);
+             CREATE FUNCTION t.refuses() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN RAISE 'too late'; END $$;
+             CREATE CONSTRAINT TRIGGER refuses AFTER INSERT ON t.checked DEFERRABLE INITIALLY DEFERRED
+               FOR EACH ROW EXECUTE FUNCTION t.refuses()",
+        )?;
+        let result = r#", _result => '{"to": "object", "store": "shelf", "format": "csv", "path": "late"}'"#;
+        let task = place.push("local", "INSERT INTO t.checked VALUES (1), (2) RETURNING n", result)?;
+        place.ends(task, "Failed")?;
+        contains(&place.error(task)?, &["too late"])?;
+        wait_for("nothing is left", || Ok(files(&directory)?.is_empty()))?;
+        place.here.wait_until("NOT EXISTS (SELECT FROM async.result)", SOON)?;
+        // What a failed attempt had stored is no business of the next task of the same worker.
+        let task = place.push("local", QUERIES[2].1, result)?;
+        place.ends(task, "Finished")?;
+        let failed = place.push("local", "SELECT 1 / 0", "")?;
+        place.ends(failed, "Failed")?;
+        same(fetched(&mut place.sql, task)?, ROWS)
+    });
+}
+
+#[test]
+fn values_that_cannot_be_kept_fail_instead_of_becoming_null() {
+    test("deep", |place| {
+        stores(place)?;
+        for result in [
+            r#""inline""#,
+            r#"{"to": "table", "table": "t.deep"}"#,
+            r#"{"to": "object", "store": "shelf", "format": "json"}"#,
+        ] {
+            for levels in [101, 126, 200] {
+                let query = format!("SELECT 1 AS n, (repeat('[', {levels}) || repeat(']', {levels}))::JSON AS j");
+                let task = place.push("local", &query, &format!(", _result => '{result}'"))?;
+                place.ends(task, "Failed")?;
+                contains(&place.error(task)?, &["nested more than 100 levels deep"])?;
+            }
+            let query = "SELECT 1 AS n, (repeat('[', 100) || repeat(']', 100))::JSON AS t";
+            let task = place.push("local", query, &format!(", _result => '{result}'"))?;
+            place.ends(task, "Finished")?;
+            same(
+                place
+                    .sql
+                    .number(&format!("SELECT length(replace(r->>'t', ' ', '')) FROM async.fetch_result({task}) r"))?,
+                200,
+            )?;
+            place.sql.run("DROP TABLE IF EXISTS t.deep")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_statement_that_returns_nothing_empties_the_table_it_was_to_fill() {
+    test("nothing", |place| {
+        place.sql.run("CREATE TABLE t.mine AS SELECT 1 AS n")?;
+        let query = "CREATE TEMP TABLE nothing ()";
+        for (more, left) in [("", 1), (r#", "truncate": true"#, 0)] {
+            let result = format!(r#", _result => '{{"to": "table", "table": "t.mine"{more}}}'"#);
+            let task = place.push("there", query, &result)?;
+            place.ends(task, "Finished")?;
+            same(place.sql.text(&format!("SELECT location FROM async.v_result WHERE task_id = {task}"))?, "t.mine")?;
+            same(place.sql.number("SELECT count(*) FROM t.mine")?, left)?;
+        }
+        let task = place.push("there", query, r#", _result => '{"to": "table", "table": "t.none"}'"#)?;
+        place.ends(task, "Finished")?;
+        same(place.sql.number(&format!("SELECT count(*) FROM async.fetch_result({task})"))?, 0)
+    });
+}
+
+#[test]
+fn secrets_of_a_task_that_fills_a_table_end_with_it() {
+    test("table_secrets", |place| {
+        let more = r#", _secrets => '{"key": "4711"}', _result => '{"to": "table", "table": "t.made"}'"#;
+        for (query, state) in [("SELECT {key:int} AS n", "Finished"), ("SELECT {key:int} / 0 AS n", "Failed")] {
+            let task = place.push("there", query, more)?;
+            place.ends(task, state)?;
+            same(place.sql.number(&format!("SELECT count(*) FROM async.task_secret WHERE task_id = {task}"))?, 0)?;
+        }
+        same(place.sql.text("SELECT n FROM t.made")?, "4711")
+    });
+}
+
+/// What a client has locked, the engine leaves for later instead of waiting.
+#[test]
+fn bookkeeping_of_results_never_waits_for_a_client() {
+    test("patient", |place| {
+        place.sql.run("SET lock_timeout = '5s'")?;
+        let task = place.push("there", QUERIES[0].1, r#", _result => '"inline"'"#)?;
+        place.ends(task, "Finished")?;
+        let submitted = place.sql.number(
+            r#"SELECT task_id FROM async.submit('SELECT 1 AS n', 'one', _target => 'there', _result => '"inline"')"#,
+        )?;
+        place.ends(submitted, "Finished")?;
+        let mut client = place.here.connect()?;
+        client.run(&format!(
+            "BEGIN; SELECT async.drop_result({task}); SELECT async.drop_result({submitted});
+             SELECT 1 FROM async.execution FOR UPDATE"
+        ))?;
+        // A new result of the first one, from another attempt; then it is purged. The other one stays.
+        place.sql.run(&format!(
+            r#"SELECT async.record_result({task}, 2, '{{"kept_as": "inline", "content": [{{"n": 7}}]}}')"#
+        ))?;
+        place.sql.run("SELECT async.expire_results(100)")?;
+        place.sql.run("SELECT async.expire_executions(100)")?;
+        same(place.sql.number(&format!("SELECT attempt FROM async.result WHERE task_id = {task}"))?, 1)?;
+        same(place.sql.number("SELECT async.purge('0 s', NULL, 0)")?, 0)?;
+        client.run("ROLLBACK")?;
+        // As the dispatcher does, which does not know of what somebody else records.
+        wait_for("it is recorded", || {
+            place.sql.run("SELECT async.expire_results(100)")?;
+            Ok(place.sql.number(&format!("SELECT attempt FROM async.result WHERE task_id = {task}"))? == 2)
+        })?;
+        same(place.sql.text(&format!("SELECT async.fetch_result({task})->>'n'"))?, "7")?;
+
+        client.run(&format!(
+            "BEGIN; SELECT 1 FROM async.result WHERE task_id = {task} FOR UPDATE; SELECT 1 FROM async.execution FOR UPDATE"
+        ))?;
+        same(place.sql.number("SELECT async.purge('0 s', NULL, 100)")?, 1)?;
+        same(place.sql.number(&format!("SELECT count(*) FROM async.task WHERE task_id = {submitted}"))?, 1)?;
+        client.run("COMMIT")?;
+        wait_for("it is forgotten", || {
+            place.sql.run("SELECT async.expire_results(100)")?;
+            let left = format!("SELECT count(*) FROM async.result WHERE task_id = {task} OR task_id < 0");
+            Ok(place.sql.number(&left)? == 0)
+        })?;
+        same(place.sql.number("SELECT async.purge('0 s', NULL, 100)")?, 1)?;
+        same(place.sql.text("SELECT status FROM async.v_execution")?, "SUCCEEDED")
+    });
+}
+
 /// The rows come in the transaction that ends the task: all once, or not at all and again.
 #[test]
 fn a_table_has_its_rows_once_when_its_worker_or_its_dispatcher_dies() {
