@@ -9,8 +9,17 @@ use crate::kind::Fault;
 
 /// Options that every kind of target has.
 const COMMON: &[&str] = &["connect_timeout", "give_up_after", "retry_delay", "retry_delay_max", "max_attempts"];
-const OWN: &[&str] =
-    &["database", "settings", "tiers", "quota_key", "ca_file", "verify", "secrets", "named_collection"];
+const OWN: &[&str] = &[
+    "database",
+    "settings",
+    "tiers",
+    "quota_key",
+    "ca_file",
+    "verify",
+    "secrets",
+    "named_collection",
+    export::CREDENTIALS,
+];
 const OF_NODES: &[&str] = &["parameters", "settings", "tier", "quota_key", "result"];
 
 pub fn target(target: &Target) -> Vec<Fault> {
@@ -35,6 +44,9 @@ pub fn target(target: &Target) -> Vec<Fault> {
             }
             "named_collection" if !value.as_str().is_some_and(export::is_identifier) => {
                 faults.push(Fault::new(path, "must be the name of a named collection: letters, digits, _"));
+            }
+            export::CREDENTIALS if value.as_str() != Some(export::SHARED) => {
+                faults.push(Fault::new(path, "must be \"shared\", or absent"));
             }
             "database" | "quota_key" | "ca_file" if !value.is_string() => {
                 faults.push(Fault::new(path, "must be a text"));
@@ -113,16 +125,25 @@ mod tests {
     fn unknown_keys_and_wrong_types_of_a_target_are_named() {
         let good = json!({"database": "d", "settings": {"max_threads": 2}, "quota_key": "q", "verify": "ca",
             "tiers": {"": {"settings": {}}, "big": {"settings": {"max_threads": 8}, "target": "other"}},
-            "max_attempts": 3, "secrets": "parameters", "connect_timeout": 2});
+            "max_attempts": 3, "secrets": "parameters", "connect_timeout": 2, "export_credentials": "shared"});
         let check = |options: Value| {
             let connection_string = Some(Secret::new("http://u:p@h:8123/d"));
             target(&Target { connection_string, options: options.as_object().cloned().unwrap(), ..Target::default() })
         };
         assert_eq!(check(good), vec![]);
         let bad = json!({"databse": "d", "settings": {"a b": 1}, "verify": "some", "quota_key": 1, "secrets": "shown",
+            "export_credentials": "all",
             "tiers": {"big": {"setings": {}}, "small": 1}});
-        let expected =
-            [".databse", ".settings.a b", ".verify", ".quota_key", ".secrets", ".tiers.big.setings", ".tiers.small"];
+        let expected = [
+            ".databse",
+            ".settings.a b",
+            ".verify",
+            ".quota_key",
+            ".secrets",
+            ".export_credentials",
+            ".tiers.big.setings",
+            ".tiers.small",
+        ];
         assert_eq!(paths(check(bad)), expected);
         assert_eq!(paths(target(&Target::default())), [""]);
     }

@@ -1,7 +1,10 @@
 //! Results that ClickHouse writes into the object store itself: `INSERT INTO FUNCTION s3(…) SELECT * FROM (…)`.
 //!
 //! Credentials must never stand in the text, since ClickHouse keeps it in logs: they come from a named collection of that
-//! server (`named_collection` among the target's options), else as headers that the query reads (`query::Statement::hide`).
+//! server (`named_collection` among the target's or the store's options). Only where an administrator has said
+//! `"export_credentials": "shared"` among the target's options they are the store's, sent as headers that the statement reads
+//! (`query::Statement::hide`). The user's own query is part of that statement and can read the headers too: whoever may run
+//! queries on such a target can read these keys.
 
 use serde_json::Value;
 
@@ -9,6 +12,10 @@ use super::parameters::quoted;
 use super::query::{format_name, Statement};
 use crate::job::{Done, Ending, Failure, Job, Secret};
 use crate::results::{self, Compression, Format, Keep, Kept, Store};
+
+/// The target's option that shares the keys of stores with whoever runs queries on it, and its only value.
+pub const CREDENTIALS: &str = "export_credentials";
+pub const SHARED: &str = "shared";
 
 /// Makes an INSERT of a statement that returns rows.
 pub fn wrap(job: &Job, statement: &mut Statement) -> Result<(), Failure> {
@@ -23,6 +30,15 @@ pub fn wrap(job: &Job, statement: &mut Statement) -> Result<(), Failure> {
     let format = format_name(*format);
     let function = match collection(job, store)? {
         Some(name) => format!("s3({name}, url = {url}, format = '{format}', compression_method = '{compression}')"),
+        None if !shares_credentials(job) => {
+            return Err(Failure::new(format!("target {} may not be given the keys of store {}", job.target.name, store.name))
+                .detail("They would go with the query, which can read them: whoever may run queries there would have them.")
+                .hint(
+                    "Name a named collection of the ClickHouse server that has the keys: \"named_collection\" in the \
+                     options of the target or the store. Or, if everybody who may run queries on the target may know the \
+                     keys, set \"export_credentials\": \"shared\" in the target's options.",
+                ));
+        }
         None => {
             let missing = |what: &str| {
                 Failure::new(format!("store {} has no {what} that ClickHouse could write with", store.name)).hint(
@@ -105,6 +121,11 @@ fn option<'a>(store: &'a Store, name: &str) -> Option<&'a Secret> {
     found.map(|(_, value)| value).filter(|value| !value.expose().is_empty())
 }
 
+/// Whether the store's keys may go where the user's query can read them. Only an administrator configures targets.
+fn shares_credentials(job: &Job) -> bool {
+    job.target.options.get(CREDENTIALS).and_then(Value::as_str) == Some(SHARED)
+}
+
 /// The named collection to use, as an identifier.
 fn collection(job: &Job, store: &Store) -> Result<Option<String>, Failure> {
     let name = match job.target.options.get("named_collection") {
@@ -169,11 +190,38 @@ mod tests {
         assert!(statement.secrets.is_empty());
     }
 
+    fn sharing(value: &str) -> Target {
+        let options = serde_json::json!({"export_credentials": value}).as_object().cloned().unwrap();
+        Target { options, ..Target::default() }
+    }
+
     #[test]
     fn without_credentials_nothing_is_written() {
         let mut statement = Statement::own("select 1");
-        let failure = wrap(&job(store("s3://b", &[]), Target::default()), &mut statement).unwrap_err();
+        let failure = wrap(&job(store("s3://b", &[]), sharing("shared")), &mut statement).unwrap_err();
         assert!(failure.message.contains("access_key_id"), "{failure}");
+    }
+
+    #[test]
+    fn credentials_go_only_where_they_are_shared() {
+        let keys = [("access_key_id", "AKIA"), ("secret_access_key", "s3cr3t-x"), ("endpoint", "http://e:1")];
+        for target in [Target::default(), sharing("no")] {
+            let mut job = job(store("s3://b", &keys), target);
+            // What the user may say changes nothing.
+            job.work.options = sharing("shared").options;
+            let mut statement = Statement::own("select 1");
+            let hint = wrap(&job, &mut statement).unwrap_err().hint.unwrap();
+            assert!(hint.contains("named_collection") && hint.contains("\"export_credentials\": \"shared\""), "{hint}");
+            assert!(statement.secrets.is_empty() && statement.text == "select 1", "{statement:?}");
+        }
+        let mut statement = Statement::own("select 1");
+        wrap(&job(store("s3://b", &keys), sharing("shared")), &mut statement).unwrap();
+        assert_eq!(statement.secrets.len(), 2);
+        // A collection needs no leave.
+        let mut statement = Statement::own("select 1");
+        let store = store("s3://b", &[&keys[..], &[("named_collection", "minio")]].concat());
+        wrap(&job(store, Target::default()), &mut statement).unwrap();
+        assert!(statement.secrets.is_empty() && statement.text.contains("s3(minio, "), "{statement:?}");
     }
 
     #[test]

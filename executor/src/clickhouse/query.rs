@@ -269,7 +269,9 @@ mod tests {
             options: json!({"parameters": {"n": 5, "s": "it's"}}).as_object().cloned().unwrap(),
             ..Work::default()
         };
-        Job { task_id: 7, attempt: 2, engine: "e".into(), work, keep, ..Job::default() }
+        let options = json!({"export_credentials": "shared"}).as_object().cloned().unwrap();
+        let target = Arc::new(Target { options, ..Target::default() });
+        Job { target, task_id: 7, attempt: 2, engine: "e".into(), work, keep, ..Job::default() }
     }
 
     fn inline() -> Keep {

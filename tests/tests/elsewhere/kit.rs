@@ -132,7 +132,7 @@ impl<'c> Place<'c> {
         self.target(
             "house",
             &format!(r#""kind": "clickhouse", "connection_string": "{url}""#),
-            &format!(r#""database": "{name}""#),
+            &format!(r#""database": "{name}", "export_credentials": "shared""#),
         )?;
         Ok(server)
     }

@@ -20,7 +20,8 @@ fn with_clickhouse(name: &str, body: impl FnOnce(&Database, &mut Session, &Click
         let url =
             format!("http://{}:{}@127.0.0.1:{}", clickhouse.user(), clickhouse.password(), clickhouse.http_port());
         session.run(&format!(
-            r#"SELECT async.configure('{{"targets": [{{"target": "warehouse", "kind": "clickhouse", "connection_string": "{url}"}}]}}');
+            r#"SELECT async.configure('{{"targets": [{{"target": "warehouse", "kind": "clickhouse", "connection_string": "{url}",
+                 "options": {{"export_credentials": "shared"}}}}]}}');
                SELECT async.configure_executions(
                  _result => '{{"to": "object", "store": "shelf", "format": "json", "compression": "gzip"}}')"#
         ))?;

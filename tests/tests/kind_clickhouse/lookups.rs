@@ -14,7 +14,7 @@ async fn lost(query: &str) -> (Job, Job) {
 
 async fn lost_as(query: &str, keep: Keep) -> (Job, Job) {
     let proxy = Proxy::to(server().http_port()).unwrap();
-    let job = Job { keep, ..job_on(target(server(), proxy.port()), query) };
+    let job = crate::stored::sharing(Job { keep, ..job_on(target(server(), proxy.port()), query) });
     let run = start(&kind(), &job);
     until("it runs", async || running(server(), &job).await == 1).await;
     proxy.cut();
@@ -22,7 +22,7 @@ async fn lost_as(query: &str, keep: Keep) -> (Job, Job) {
     // The proxy goes with its test; the next attempt finds the server.
     let target = std::sync::Arc::new(target(server(), server().http_port()));
     let next = Job { attempt: 2, unsure: true, target, ..job.clone() };
-    (job, next)
+    (job, crate::stored::sharing(next))
 }
 
 /// How often a table has been written to.

@@ -94,6 +94,22 @@ pub fn export(path: &str, format: Format, compression: Compression) -> Keep {
     Keep::Export { store: Arc::new(store), path: path.into(), format, compression }
 }
 
+/// On a target that may be given the keys of stores.
+pub fn sharing(job: Job) -> Job {
+    let options = map(json!({"export_credentials": "shared"}));
+    Job { target: Arc::new(Target { options, ..(*job.target).clone() }), ..job }
+}
+
+#[tokio::test]
+async fn an_export_that_would_show_the_stores_keys_is_refused_and_says_how() {
+    let query = "SELECT getClientHTTPHeader('X-Pgflow-Secret-2') AS stolen";
+    let failure = failed(run(&Job { keep: export("stolen", Format::Csv, Compression::None), ..job(query) }).await);
+    let told = failure.to_string();
+    assert!(told.contains("named_collection") && told.contains("\"export_credentials\": \"shared\""), "{told}");
+    assert!(!told.contains(s3().access_key()) && !told.contains(s3().secret_key()), "{told}");
+    assert!(!s3().bucket_directory().join("out/stolen").exists());
+}
+
 #[tokio::test]
 async fn clickhouse_writes_exports_itself_and_shows_no_credentials() {
     let directory = s3().bucket_directory();
@@ -111,7 +127,7 @@ async fn clickhouse_writes_exports_itself_and_shows_no_credentials() {
     .into_iter()
     .enumerate()
     {
-        let mut job = Job { keep: export(&format!("e{at}"), format, compression), ..job(query) };
+        let mut job = Job { keep: export(&format!("e{at}"), format, compression), ..sharing(job(query)) };
         job.work.options = map(json!({"parameters": {"many": 1000}}));
         let kept = kept(run(&job).await);
         let bytes = std::fs::read(directory.join(format!("out/e{at}"))).unwrap();
@@ -146,7 +162,7 @@ async fn exports_that_cannot_be_are_refused_in_words() {
         other.options.insert("secret_access_key".into(), Secret::new("wrong-wrong-wrong"));
         *store = Arc::new(other);
     }
-    let failure = failed(run(&Job { keep, ..job("SELECT 1 AS a") }).await);
+    let failure = failed(run(&Job { keep, ..sharing(job("SELECT 1 AS a")) }).await);
     assert!(failure.code.is_some() && !failure.to_string().contains("wrong-wrong"), "{failure}");
     let file = Store { url: "file:///tmp".into(), ..Store::default() };
     let keep =
