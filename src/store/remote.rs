@@ -134,6 +134,11 @@ pub fn object_store(store: &str) -> Option<(String, Option<JsonB>)> {
     Some((rows.get(0, 1)?, rows.get(0, 2)))
 }
 
+/// Why a role may not write an object; None: it may.
+pub fn path_fault(store: &str, path: &str, role: &str) -> Option<String> {
+    run(c"SELECT async.path_fault($1, $2, $3::name)", &[arg(store), arg(path), arg(role)]).one()
+}
+
 /// How this engine names itself elsewhere.
 pub fn engine_id() -> String {
     run(c"SELECT engine_id::text FROM async.engine_state", &[]).one().unwrap_or_default()

@@ -31,7 +31,11 @@ pub fn keep(job: &Job, spec: &ResultSpec) -> Result<Keep, String> {
         let place =
             open_store(&object.store).ok_or_else(|| format!("store {} does not exist any more", object.store))?;
         let path = object_path(object.path.as_deref(), job, object.format, object.compression);
-        Ok((place, path.map_err(|failure| failure.to_string())?))
+        let path = path.map_err(|failure| failure.to_string())?;
+        match store::path_fault(&object.store, &path, &job.role) {
+            Some(fault) => Err(fault),
+            None => Ok((place, path)),
+        }
     };
     Ok(match &spec.to {
         // Rows of a table go to the worker that asked for them: see `bridge`.
