@@ -25,8 +25,6 @@ const IDLE: Duration = Duration::from_secs(2);
 const LONG_PARAMETERS: usize = 4096;
 /// How much of an error's text is read.
 const ERROR_BODY: usize = 64 * 1024;
-/// Whatever a proxy says, a task is tried again after that long.
-const LONGEST_PAUSE: u64 = 60 * 60;
 /// What a small query of our own may return.
 const SMALL: usize = 4 * 1024 * 1024;
 
@@ -235,6 +233,9 @@ impl Refused {
 pub fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     response.headers().get(name).and_then(|value| value.to_str().ok())
 }
+
+/// Whatever a proxy says, a task is tried again after that long.
+const LONGEST_PAUSE: u64 = 60 * 60;
 
 /// What Retry-After says, in seconds.
 fn pause(retry_after: &str) -> Option<Duration> {
