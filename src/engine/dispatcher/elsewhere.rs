@@ -75,8 +75,8 @@ impl Dispatcher {
                     self.touched.push(l.task_id);
                 }
                 Some("locked") => {
+                    // The sleep ends then.
                     self.unwritten_at = crate::store::now() + LOCKED;
-                    self.remind(self.unwritten_at, Due::Look);
                     self.unwritten.push(l);
                 }
                 _ => {

@@ -475,6 +475,9 @@ impl Dispatcher {
         }
         let mut next = self.due.peek().map_or(i64::MAX, |Reverse((at, _))| *at);
         next = next.min(self.slots.next_look(now));
+        if !self.unwritten.is_empty() {
+            next = next.min(self.unwritten_at);
+        }
         if open {
             next = next.min(self.next_sweep);
         }
