@@ -28,6 +28,8 @@ use crate::store::remote as store;
 
 /// Jobs prepared in one cycle: a transaction reads and marks them all.
 pub const AT_ONCE: usize = 256;
+/// Whoever waited for a target that is down comes back within this long after he was told when to (microseconds).
+const ASKED_FOR: i64 = 30_000_000;
 /// How long the executor may take to stop everything when the dispatcher ends.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -72,6 +74,8 @@ struct Down {
     error: String,
     /// Asked about right now.
     probing: bool,
+    /// Until then somebody may come back for it: a worker whose task waits for it is in no lane of the target's.
+    asked_for_until: i64,
     target: Arc<Target>,
     /// How long its tasks may wait, in microseconds; None: for ever.
     patience: Option<i64>,
@@ -383,12 +387,17 @@ impl Remote {
             tries: 0,
             error: String::new(),
             probing: false,
+            asked_for_until: 0,
             target: target.clone(),
             patience: None,
         });
         if down.next_try <= now || down.probing {
             down.next_try = now + pauses::after(down.tries, first, most);
             down.tries += 1;
+        }
+        if !down.probing {
+            // Somebody's work met it, not our own asking.
+            down.asked_for_until = down.next_try + most.as_micros() as i64 + ASKED_FOR;
         }
         down.probing = false;
         down.patience = target.options.get("give_up_after").and_then(Value::as_str).and_then(store::microseconds);
@@ -412,7 +421,7 @@ impl Remote {
     pub fn probe(&mut self, wanted: impl Fn(&str) -> bool) -> (Option<i64>, Vec<(String, String)>) {
         let now = crate::store::now();
         self.down.retain(|name, down| {
-            let stays = down.probing || down.next_try > now || wanted(name);
+            let stays = down.probing || down.next_try > now || down.asked_for_until > now || wanted(name);
             if !stays {
                 store::target_up(Some(name));
             }
@@ -452,8 +461,10 @@ impl Remote {
         // The worker watches the time.
         outgoing.time_left = None;
         let target = flat(guarded(|| read_target(&outgoing.target, &outgoing.role)))?;
-        if let Some(down) = self.down.get(&target.name) {
-            let wait = (down.next_try - crate::store::now()).max(100_000) as u64;
+        if let Some(down) = self.down.get_mut(&target.name) {
+            let now = crate::store::now();
+            let wait = (down.next_try - now).max(100_000) as u64;
+            down.asked_for_until = now + wait as i64 + ASKED_FOR;
             let failure = Failure::new(format!("target {} cannot be reached: {}", target.name, down.error));
             return Ok(Offer::Later(failure, Duration::from_micros(wait)));
         }
