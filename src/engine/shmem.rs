@@ -333,6 +333,7 @@ impl Worker {
         self.head.store(0, Release);
         self.tail.store(0, Release);
         self.clear_task();
+        self.cancel.store(0, Release);
         self.tasks_done.store(0, Release);
         self.process.clear();
     }
@@ -340,7 +341,6 @@ impl Worker {
     pub fn clear_task(&self) {
         self.task_id.store(0, Release);
         self.deadline.store(0, Release);
-        self.cancel.store(0, Release);
     }
 }
 

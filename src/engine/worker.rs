@@ -103,7 +103,8 @@ fn wake_dispatcher() {
 /// SIGINT: cancels the statement that runs, unless the cancel was meant for a task that is over.
 unsafe extern "C-unwind" fn on_cancel(_: i32) {
     let Some(slot) = MY_SLOT.load(Acquire).as_ref() else { return };
-    let (wanted, current) = (slot.cancel.load(Acquire), slot.task_id.load(Acquire));
+    // Each cancel is taken once: one that comes late, for a task that is over, must not hit the next.
+    let (wanted, current) = (slot.cancel.swap(0, AcqRel), slot.task_id.load(Acquire));
     if current != 0 && (wanted == 0 || wanted == current) {
         pg_sys::InterruptPending = 1;
         pg_sys::QueryCancelPending = 1;
@@ -261,7 +262,6 @@ impl Local {
 
     fn enter_task(&self, attempt: Attempt, started: i64, deadline: i64) {
         let slot = self.slot;
-        slot.cancel.store(0, Release);
         slot.attempt.store(attempt.attempt, Release);
         slot.started.store(started, Release);
         slot.done.store(f64::NAN.to_bits(), Release);

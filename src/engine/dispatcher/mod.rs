@@ -68,6 +68,8 @@ pub(super) struct Dispatcher {
     unsettled: HashMap<i64, (i32, bool, bool, &'static str)>,
     /// When these are looked at again.
     unwritten_at: i64,
+    /// How this engine names itself elsewhere.
+    engine: String,
     pools: Pools,
     /// Nodes that may have ended, with a failed step if that is why.
     candidates: HashMap<(i64, i32), Option<i64>>,
@@ -194,6 +196,7 @@ impl Dispatcher {
             unwritten: Vec::new(),
             unsettled: HashMap::new(),
             unwritten_at: 0,
+            engine: String::new(),
             pools: Pools::default(),
             candidates: HashMap::new(),
             locked: HashSet::new(),

@@ -129,6 +129,10 @@ impl Dispatcher {
 
     /// What could not be accounted for because a client had it locked.
     pub(super) fn lose_again(&mut self) {
+        // Nothing is written into a copy before it is adopted; then the memory is made anew, and this asked for again.
+        if !self.adopted {
+            return;
+        }
         for (task_id, (attempt, charged, suspect, reason)) in self.unsettled.clone() {
             self.db();
             self.lose(&[(task_id, attempt, charged)], suspect, reason);
@@ -152,6 +156,13 @@ impl Dispatcher {
         let was_adopted = self.adopted;
         self.adopted = state.system_identifier.is_none_or(|id| id == system_identifier())
             && state.database_oid.is_none_or(|oid| oid == here);
+        // Another engine to servers elsewhere: what was known before, perhaps while a dump was being restored, does not count.
+        let engine = crate::store::remote::engine_id();
+        if self.engine != engine {
+            self.engine = engine;
+            self.unsettled.clear();
+            self.database.rebuild.store(true, Release);
+        }
         if !self.adopted {
             self.database
                 .last_error
@@ -176,6 +187,9 @@ impl Dispatcher {
         self.suspects.clear();
         self.pools.forget_yielded();
         self.look_for_expiry();
+        if !self.unsettled.is_empty() {
+            self.remind(crate::store::now() + LOCKED, Due::Look);
+        }
         let low = store::engine_state().open_low;
         for (flow_id, node_no, low, high) in store::open_ranges(low) {
             self.ranges.push(Range { low, high, flow_id, node_no });
