@@ -14,10 +14,12 @@ use crate::engine::own_task::{self, Decision};
 use crate::engine::shmem::{my_database, try_shared, WorkerState};
 use crate::error::raise;
 use crate::settings;
+use crate::store::{self, client};
 
 #[pg_extern(sql = false)]
 fn announce_tasks(low: Option<i64>, high: Option<i64>, flow_id: Option<i64>, node_no: Option<i32>) {
     if let (Some(low), Some(high)) = (low, high) {
+        store::connected(client::make_own);
         let (flow_id, node_no) = (flow_id.unwrap_or(0), node_no.unwrap_or(-1));
         note(Note::Tell(Event::Arrived { low, high, flow_id, node_no }));
     }

@@ -41,7 +41,7 @@ CREATE TABLE async.control (
 );
 INSERT INTO async.control DEFAULT VALUES;
 
--- One row that only the dispatcher writes.
+-- One row that the dispatcher writes; the first session with work for a new database says whose it is.
 CREATE TABLE async.engine_state (
   only_row          BOOL PRIMARY KEY DEFAULT true CHECK (only_row),
   system_identifier BIGINT,         -- with database_oid: where this database was when its work last ran (see async.adopt)

@@ -21,6 +21,9 @@ use crate::error::raise;
 /// The dispatcher that does not listen after this long never will (microseconds).
 const PATIENCE: i64 = 20_000_000;
 
+/// Bytes that are read at once.
+const PIECE: usize = 256 * 1024;
+
 /// Where a database's dispatcher listens, from the data directory, which is where every process of the server is: below
 /// what the server empties when it starts, and what backups leave out.
 pub fn socket(database: u32) -> PathBuf {
@@ -40,6 +43,8 @@ pub fn broken() -> Option<Broken> {
 pub struct Line {
     stream: UnixStream,
     buffer: Vec<u8>,
+    /// What is read at once.
+    piece: Vec<u8>,
 }
 
 impl Line {
@@ -65,7 +70,7 @@ impl Line {
         if let Err(error) = stream.set_nonblocking(true) {
             cannot(&error);
         }
-        let mut line = Line { stream, buffer: Vec::new() };
+        let mut line = Line { stream, buffer: Vec::new(), piece: vec![0; PIECE] };
         line.send(&Frame::Hello { task_id: attempt.task_id, attempt: attempt.attempt });
         match line.receive() {
             Frame::Ready => line,
@@ -91,7 +96,6 @@ impl Line {
 
     /// The next frame. What came to nothing is raised.
     pub fn receive(&mut self) -> Frame {
-        let mut piece = vec![0; 256 * 1024];
         loop {
             match Frame::take(&mut self.buffer) {
                 Ok(Some(Frame::Broken(broken))) => come_to_nothing(broken),
@@ -99,9 +103,9 @@ impl Line {
                 Ok(None) => {}
                 Err(error) => cannot(&error),
             }
-            match self.stream.read(&mut piece) {
+            match self.stream.read(&mut self.piece) {
                 Ok(0) => self.gone(),
-                Ok(count) => self.buffer.extend_from_slice(&piece[..count]),
+                Ok(count) => self.buffer.extend_from_slice(&self.piece[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(pg_sys::WL_SOCKET_READABLE),
                 Err(_) => self.gone(),
             }

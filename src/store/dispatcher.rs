@@ -161,6 +161,14 @@ pub fn any_open_run() -> bool {
     run(c"SELECT FROM flow.flow WHERE processed IS NULL LIMIT 1", &[]).len > 0
 }
 
+pub fn any_open_task() -> bool {
+    run(
+        c"SELECT FROM async.task t, async.engine_state e WHERE t.task_id >= e.open_low AND t.processed IS NULL LIMIT 1",
+        &[],
+    )
+    .len > 0
+}
+
 /// What the cascade decided; see `flow.effect_t`.
 #[derive(Clone, Debug)]
 pub struct Effect {

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod catalog;
+pub mod client;
 pub mod dispatcher;
 pub mod launcher;
 pub mod remote;

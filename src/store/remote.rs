@@ -28,8 +28,9 @@ pub struct Outgoing {
     pub step_arguments: Option<JsonB>,
     pub options: Option<JsonB>,
     pub secrets: Option<JsonB>,
-    /// Microseconds it may still take; the whole time for `flow.finish` counts from the first start.
+    /// Microseconds it may still take.
     pub time_left: Option<i64>,
+    /// Microseconds it may take from its first start: of a task that goes on elsewhere, until somebody must have ended it.
     pub time_limit: Option<i64>,
     /// Attempts so far that were lost or not taken.
     pub tries: i32,

@@ -36,6 +36,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::job::{Failure, Secret};
+use crate::storable;
 
 /// An object store, as an administrator configured it.
 #[derive(Clone, Debug, Default)]
@@ -178,11 +179,8 @@ impl Kept {
     /// As Postgres can hold it; Err: it cannot.
     pub fn holdable(mut self) -> Result<Kept, Failure> {
         for column in &mut self.columns {
-            for text in [&mut column.name, &mut column.type_name] {
-                if text.contains('\0') {
-                    *text = text.replace('\0', "\u{fffd}");
-                }
-            }
+            storable::text(&mut column.name);
+            storable::text(&mut column.type_name);
         }
         let Some(content) = &self.content else { return Ok(self) };
         if content.iter().flatten().any(|(name, value)| name.contains('\0') || has_nul(value)) {

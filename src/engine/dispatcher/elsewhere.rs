@@ -10,14 +10,11 @@ use pgflow_executor::job::{Ending, Failure};
 use pgflow_executor::runner::{Errand, Report};
 
 use super::remote::Landed;
-use super::{results, Dispatcher, Due};
+use super::{results, Dispatcher, Due, LOCKED};
 use crate::engine::pauses;
 use crate::store::dispatcher as tasks;
 use crate::store::guarded;
 use crate::store::remote::{self as store, End};
-
-/// Rows that a client has locked, and places that other databases hold, are looked at again after this long.
-const LOCKED: i64 = 100_000;
 
 /// Results that are forgotten in one transaction.
 const EXPIRED_AT_ONCE: i32 = 200;
@@ -112,9 +109,6 @@ impl Dispatcher {
 
     /// What is over is forgotten, a batch at a time; objects are deleted when their marks are committed.
     pub(super) fn expire(&mut self) {
-        if !self.adopted {
-            return;
-        }
         self.db();
         let expired = guarded(|| {
             let objects = store::expire_results(EXPIRED_AT_ONCE);
@@ -231,13 +225,16 @@ impl Dispatcher {
         if self.remote.none_is_down() {
             return;
         }
-        self.db();
         let wanted: Vec<&str> = self.queue.wanted_targets().into_iter().map(|p| self.pools.place_name(p)).collect();
-        let (next, given_up) = self.remote.probe(|name| wanted.contains(&name));
-        if let Some(next) = next {
+        let probed = self.remote.probe(|name| wanted.contains(&name));
+        if let Some(next) = probed.next {
             self.remind(next, Due::Look);
         }
-        for (target, error) in given_up {
+        for target in probed.forgotten {
+            self.db();
+            store::target_up(Some(&target));
+        }
+        for (target, error) in probed.given_up {
             let (queue, pools) = (&self.queue, &self.pools);
             let waiting = queue.find(|t| {
                 t.state == State::Queued

@@ -39,6 +39,9 @@ const EVENTS: usize = 4096;
 const CANDIDATES: usize = 1000;
 /// A locked row is looked at again after this long even if nobody says so (microseconds).
 const RETRY: i64 = 1_000_000;
+/// Rows of attempts that a client has locked, and places that other databases hold, are looked at again after this long
+/// (microseconds).
+const LOCKED: i64 = 100_000;
 /// How often the tables are compared with the memory while work is open (microseconds).
 const SWEEP: i64 = 60_000_000;
 
@@ -68,8 +71,6 @@ pub(super) struct Dispatcher {
     unsettled: HashMap<i64, (i32, bool, bool, &'static str)>,
     /// When these are looked at again.
     unwritten_at: i64,
-    /// How this engine names itself elsewhere.
-    engine: String,
     pools: Pools,
     /// Nodes that may have ended, with a failed step if that is why.
     candidates: HashMap<(i64, i32), Option<i64>>,
@@ -94,7 +95,10 @@ pub(super) struct Dispatcher {
     workers_at_most: usize,
     finished_claims: Vec<i64>,
     paused: bool,
+    /// The work in this database's tables is its own, and may run here.
     adopted: bool,
+    /// A session of this database has called us since this dispatcher began.
+    spoken_to: bool,
     next_purge: i64,
     next_sweep: i64,
     /// While the tables are compared with the memory: what was known before, and what was found.
@@ -196,7 +200,6 @@ impl Dispatcher {
             unwritten: Vec::new(),
             unsettled: HashMap::new(),
             unwritten_at: 0,
-            engine: String::new(),
             pools: Pools::default(),
             candidates: HashMap::new(),
             locked: HashSet::new(),
@@ -214,6 +217,7 @@ impl Dispatcher {
             finished_claims: Vec::new(),
             paused: false,
             adopted: false,
+            spoken_to: false,
             next_purge: 0,
             next_sweep: 0,
             sweep: None,
@@ -260,6 +264,10 @@ impl Dispatcher {
         }
         let reports = self.take_reports();
         let left = self.reap();
+        if !self.adopted {
+            self.end_transaction();
+            return events || reports || left;
+        }
         let due = self.take_due();
         self.sweep_and_purge(events || reports || left || due);
         self.look_at_runs();
@@ -335,7 +343,12 @@ impl Dispatcher {
         for _ in 0..EVENTS {
             let Some(event) = ring.pop() else { break };
             any = true;
-            match Event::unpack(event) {
+            let event = Event::unpack(event);
+            if !self.adopted {
+                self.hear(event);
+                continue;
+            }
+            match event {
                 Some(Event::Arrived { low, high, flow_id, node_no }) => {
                     self.ranges.push(Range { low, high, flow_id, node_no });
                     self.look_again_at(flow_id, node_no);
@@ -355,10 +368,18 @@ impl Dispatcher {
                     self.look_for_expiry();
                 }
                 Some(Event::Rebuild) => self.database.rebuild.store(true, Release),
-                None => pgrx::warning!("pgflow: unknown event {event:?}"),
+                None => pgrx::warning!("pgflow: an event of an unknown kind"),
             }
         }
         any
+    }
+
+    /// An event while nothing may run here. When that ends, everything is read from the tables.
+    fn hear(&mut self, event: Option<Event>) {
+        let settings = event == Some(Event::Settings);
+        if settings || !std::mem::replace(&mut self.spoken_to, true) {
+            self.read_settings();
+        }
     }
 
     /// Does something at a time, or earlier if that was wanted already.
@@ -431,8 +452,7 @@ impl Dispatcher {
 
     fn sweep_and_purge(&mut self, active: bool) {
         let now = crate::store::now();
-        // Never on a copy before it is adopted: its tables may be half loaded.
-        if !active || !self.adopted || now < self.next_purge {
+        if !active || now < self.next_purge {
             return;
         }
         self.next_purge = now + settings::purge_interval_ms() * 1000;
@@ -447,6 +467,9 @@ impl Dispatcher {
 
     /// Whether any work is open, so that the tables are compared with the memory now and then.
     fn is_open(&mut self) -> bool {
+        if !self.adopted {
+            return false;
+        }
         if self.queue.is_empty() && self.maybe_open {
             self.maybe_open = crate::store::transaction(store::any_open_run);
         }
@@ -476,18 +499,23 @@ impl Dispatcher {
         } else if !open {
             self.next_sweep = 0;
         }
-        let mut next = self.due.peek().map_or(i64::MAX, |Reverse((at, _))| *at);
-        next = next.min(self.slots.next_look(now));
-        if !self.unwritten.is_empty() {
-            next = next.min(self.unwritten_at);
-        }
-        if open {
-            next = next.min(self.next_sweep);
+        let mut next = i64::MAX;
+        if self.adopted {
+            next = self.due.peek().map_or(i64::MAX, |Reverse((at, _))| *at);
+            next = next.min(self.slots.next_look(now));
+            if !self.unwritten.is_empty() {
+                next = next.min(self.unwritten_at);
+            }
+            if open {
+                next = next.min(self.next_sweep);
+            }
         }
         self.database.next_wake.store(next, Release);
         fence(SeqCst);
-        // A deadline that a worker set before it could see the new time is found now.
-        next = next.min(self.slots.next_look(now));
+        if self.adopted {
+            // A deadline that a worker set before it could see the new time is found now.
+            next = next.min(self.slots.next_look(now));
+        }
         process::report_activity(None);
         if self.database.dispatcher.wakes() == wakes && !recovery::stop_asked() {
             let wait = if next == i64::MAX { -1 } else { ((next - now) / 1000 + 1).clamp(0, 3_600_000) };

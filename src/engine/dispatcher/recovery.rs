@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering::*};
 use pgflow_core::queue::{Range, State, Task};
 use pgrx::pg_sys;
 
-use super::{Dispatcher, Due};
+use super::{Dispatcher, Due, LOCKED};
+use crate::engine::events::Event;
 use crate::engine::process;
 use crate::store::dispatcher as store;
 
 /// After a crash marks are written durably for this long (microseconds).
 const CAREFUL: i64 = 60_000_000;
-/// Rows that a client has locked are looked at again after this long (microseconds).
-const LOCKED: i64 = 200_000;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -44,7 +43,9 @@ impl Dispatcher {
         self.extension = crate::store::transaction(crate::store::extension_oid);
         let state = crate::store::transaction(store::engine_state);
         // From now on events are queued; what was committed before is read from the tables below.
-        while self.database.ring().pop().is_some() {}
+        while let Some(event) = self.database.ring().pop() {
+            self.spoken_to |= !matches!(Event::unpack(event), None | Some(Event::Settings));
+        }
         self.database.rebuild.store(false, Release);
         self.database.attached.store(true, Release);
         self.db();
@@ -129,10 +130,6 @@ impl Dispatcher {
 
     /// What could not be accounted for because a client had it locked.
     pub(super) fn lose_again(&mut self) {
-        // Nothing is written into a copy before it is adopted; then the memory is made anew, and this asked for again.
-        if !self.adopted {
-            return;
-        }
         for (task_id, (attempt, charged, suspect, reason)) in self.unsettled.clone() {
             self.db();
             self.lose(&[(task_id, attempt, charged)], suspect, reason);
@@ -147,28 +144,34 @@ impl Dispatcher {
         self.db();
         let settings = store::settings();
         self.pools.configure(&settings);
-        self.remote.configured();
+        let another_engine = self.remote.configured();
         self.paused = settings.paused;
         self.workers_at_most = settings.workers.unwrap_or_else(crate::settings::workers);
         let state = store::engine_state();
         // SAFETY: reading a process-global OID.
         let here = unsafe { pg_sys::MyDatabaseId };
         let was_adopted = self.adopted;
-        self.adopted = state.system_identifier.is_none_or(|id| id == system_identifier())
-            && state.database_oid.is_none_or(|oid| oid == here);
-        // Another engine to servers elsewhere: what was known before, perhaps while a dump was being restored, does not count.
-        let engine = crate::store::remote::engine_id();
-        if self.engine != engine {
-            self.engine = engine;
+        self.adopted = match (state.system_identifier, state.database_oid) {
+            (Some(id), Some(oid)) => id == system_identifier() && oid == here,
+            // Nothing has run here yet. Rows may be those of a dump that is being restored, whose own identity is still to
+            // come: they count once somebody has called us, which a restore does not.
+            _ => self.spoken_to,
+        };
+        // What was known before, perhaps while a dump was being restored, does not count.
+        if another_engine {
             self.unsettled.clear();
             self.database.rebuild.store(true, Release);
         }
         if !self.adopted {
-            self.database
-                .last_error
-                .set("this database was copied or restored: nothing runs until SELECT async.adopt() says that it may");
+            if state.system_identifier.is_some() || store::any_open_task() {
+                self.database.last_error.set(
+                    "this database was copied or restored: nothing runs until SELECT async.adopt() says that it may",
+                );
+            }
         } else if !was_adopted {
             self.database.last_error.set("");
+        }
+        if self.adopted != was_adopted {
             self.database.rebuild.store(true, Release);
         }
     }
@@ -186,6 +189,14 @@ impl Dispatcher {
         self.reminders.clear();
         self.suspects.clear();
         self.pools.forget_yielded();
+        // The tables of a copy may be half loaded: nothing is concluded from them.
+        if !self.adopted {
+            self.candidates.clear();
+            self.touched.clear();
+            self.changed_runs.clear();
+            self.end_transaction();
+            return;
+        }
         self.look_for_expiry();
         if !self.unsettled.is_empty() {
             self.remind(crate::store::now() + LOCKED, Due::Look);

@@ -84,6 +84,7 @@ struct Down {
 pub struct Remote {
     database: &'static Database,
     executor: Option<Executor>,
+    /// How this engine names itself elsewhere.
     engine_id: String,
     flying: HashMap<i64, Flight>,
     claims: HashMap<i64, usize>,
@@ -127,6 +128,17 @@ pub struct Prepared {
     pub changed: Vec<(i64, i32)>,
     /// Other databases hold every place, or an earlier attempt is still being stopped.
     pub no_place: Vec<(i64, i32)>,
+}
+
+/// What is to be done about targets that are down.
+#[derive(Default)]
+pub struct Probed {
+    /// When the next one is due.
+    pub next: Option<i64>,
+    /// Down for longer than their tasks may wait: (target, error).
+    pub given_up: Vec<(String, String)>,
+    /// Nobody waits for them any more: they are found out again if need be.
+    pub forgotten: Vec<String>,
 }
 
 impl Remote {
@@ -244,9 +256,6 @@ impl Remote {
 
     /// Reads what is needed to run these tasks of a lane, and takes places for them.
     pub fn prepare(&mut self, tasks: &[(i64, i32)], lane: Key, pools: &mut Pools) -> Prepared {
-        if self.engine_id.is_empty() {
-            self.engine_id = store::engine_id();
-        }
         let mut prepared = Prepared::default();
         let mut targets: HashMap<(String, String), Result<Arc<Target>, String>> = HashMap::new();
         let all = self.read(tasks, &mut prepared.faults);
@@ -414,31 +423,28 @@ impl Remote {
         }
     }
 
-    /// Targets that are down and whose time has come are asked; returns when the next one is due, and those that have
-    /// been down for longer than their tasks may wait.
-    ///
-    /// One that nobody waits for any more is forgotten: it is found out again if need be.
-    pub fn probe(&mut self, wanted: impl Fn(&str) -> bool) -> (Option<i64>, Vec<(String, String)>) {
+    /// Targets that are down and whose time has come are asked whether they are there again.
+    pub fn probe(&mut self, wanted: impl Fn(&str) -> bool) -> Probed {
         let now = crate::store::now();
+        let mut probed = Probed::default();
         self.down.retain(|name, down| {
             let stays = down.probing || down.next_try > now || down.asked_for_until > now || wanted(name);
             if !stays {
-                store::target_up(Some(name));
+                probed.forgotten.push(name.clone());
             }
             stays
         });
-        let mut given_up = Vec::new();
         for (name, down) in &mut self.down {
             if down.patience.is_some_and(|patience| now - down.since > patience) {
-                given_up.push((name.clone(), down.error.clone()));
+                probed.given_up.push((name.clone(), down.error.clone()));
             }
             if down.next_try <= now && !down.probing {
                 let asked = self.executor.as_ref().is_some_and(|e| e.errand(Errand::Probe(down.target.clone())));
                 down.probing = asked;
             }
         }
-        let next = self.down.values().filter(|d| !d.probing).map(|d| d.next_try.max(now + 50_000)).min();
-        (next, given_up)
+        probed.next = self.down.values().filter(|d| !d.probing).map(|d| d.next_try.max(now + 50_000)).min();
+        probed
     }
 
     /// Listens to workers that need the executor.
@@ -453,9 +459,6 @@ impl Remote {
 
     /// What a worker's task is to be: a job of its own target, or rows of its own to be kept.
     pub fn offer(&mut self, task_id: i64, attempt: i32) -> Result<Offer, String> {
-        if self.engine_id.is_empty() {
-            self.engine_id = store::engine_id();
-        }
         let outgoing = guarded(|| store::outgoing(vec![task_id]))?.pop().filter(|o| o.attempt == attempt);
         let Some(mut outgoing) = outgoing else { return Err("the task has ended".to_owned()) };
         // The worker watches the time.
@@ -488,8 +491,9 @@ impl Remote {
         self.errands.push(errand);
     }
 
-    /// Targets were configured anew: those that were down are tried again at once.
-    pub fn configured(&mut self) {
+    /// Settings were read anew: if targets have changed, those that were down are tried again at once. Returns whether this
+    /// is another engine to servers elsewhere than it was.
+    pub fn configured(&mut self) -> bool {
         let targets = store::targets_digest();
         if self.targets != targets {
             // Also what a dispatcher before this one has noted.
@@ -497,7 +501,8 @@ impl Remote {
             store::target_up(None);
             self.targets = targets;
         }
-        self.engine_id.clear();
+        let engine_id = store::engine_id();
+        std::mem::replace(&mut self.engine_id, engine_id.clone()) != engine_id
     }
 
     /// Workers cannot be listened to: tried again when one asks.

@@ -16,7 +16,9 @@ fn a_restored_dump_keeps_targets_and_stores_and_is_another_engine_once_adopted()
         ))?;
         let done = place.push("there", "SELECT 5 AS a", r#", _result => '"inline"'"#)?;
         place.ends(done, "Finished")?;
-        place.flow("f", r#"{"node": "a", "target": "there", "routine": "t.notes"}"#)?;
+        place.flow("f", r#"{"node": "a", "target": "there", "routine": "t.waits"}"#)?;
+        let flow_id = place.run("f")?;
+        place.wait_running(1)?;
         let file = place.here.cluster.directory().join("dumped_elsewhere.dump");
         run_program(
             place.here.cluster.client_program("pg_dump").args(["-Fc", "-f"]).arg(&file).arg("dumped_elsewhere"),
@@ -44,12 +46,24 @@ fn a_restored_dump_keeps_targets_and_stores_and_is_another_engine_once_adopted()
             same(sql.text(query)?, place.sql.text(query)?)?;
         }
         same(sql.text(&format!("SELECT async.fetch_result({done})"))?, r#"{"a": 5}"#)?;
+        pause(500);
+        same(sql.number("SELECT count(*) FROM async.running()")?, 0)?;
+        same(
+            place.there()?.number(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pgflow-.*[0-9]$' AND state = 'active' AND datname = current_database()",
+            )?,
+            1,
+        )?;
         sql.run("SELECT async.adopt()")?;
         let (theirs, ours) = (sql.text(engine)?, place.sql.text(engine)?);
         ensure!(theirs != ours, "both are {ours}");
-        // The next run has the same numbers in both: neither takes the other's attempt for its own.
-        let flow_id = place.run("f")?;
-        same(sql.number("SELECT flow.run_flow('f', '{}')")?, flow_id)?;
+        // Both are at it: neither takes the other's attempt for its own.
+        copy.wait_until("(SELECT count(*) = 1 FROM async.running())", SOON)?;
+        place.there.wait_until(
+            "(SELECT count(*) = 2 FROM pg_stat_activity WHERE application_name ~ '^pgflow-.*[0-9]$' AND state = 'active' AND datname = current_database())",
+            SOON,
+        )?;
+        place.there()?.run("INSERT INTO t.gate VALUES (1)")?;
         same(place.ended(flow_id)?, "a Finished")?;
         copy.wait_until(&format!("(SELECT processed IS NOT NULL FROM flow.flow WHERE flow_id = {flow_id})"), SOON)?;
         same(place.there()?.number("SELECT count(*) FROM t.log")?, 2)?;

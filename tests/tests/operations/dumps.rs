@@ -125,6 +125,69 @@ fn so_does_one_that_was_restored_in_parallel() {
     restored_goes_on("restored_in_parallel", "3");
 }
 
+/// Whatever is loaded first: tasks without the row that says where they ran are no work of this database yet.
+#[test]
+fn nothing_is_concluded_from_tables_that_are_half_loaded() {
+    test_alone("halves", Cluster::options(), |original, session| {
+        fill(original, session)?;
+        let cluster = original.cluster;
+        let file = cluster.directory().join("halves.dump");
+        run_program(cluster.client_program("pg_dump").args(["-Fc", "-f"]).arg(&file).arg(&original.name))?;
+        let contents =
+            String::from_utf8(run_program(cluster.client_program("pg_restore").arg("-l").arg(&file))?.stdout)?;
+        let is_late = |line: &&str| {
+            ["control", "engine_state", "target"].iter().any(|t| line.contains(&format!("TABLE DATA async {t} ")))
+        };
+        let (late, early): (Vec<&str>, Vec<&str>) = contents.lines().partition(is_late);
+        ensure!(late.len() == 3, "{contents}");
+        cluster.plain_database("halves_restored")?;
+        let copy = Database::new(cluster, "halves_restored");
+        let load = |lines: Vec<&str>| -> Result<()> {
+            let list = cluster.directory().join("halves.list");
+            std::fs::write(&list, lines.join("\n"))?;
+            let mut command = cluster.client_program("pg_restore");
+            run_program(command.args(["--exit-on-error", "-d", &copy.name, "-L"]).arg(&list).arg(&file)).map(drop)
+        };
+        load(early)?;
+        let mut there = copy.connect()?;
+        let log_before = log(&mut there)?;
+        let tasks = "SELECT jsonb_agg(to_jsonb(t) ORDER BY task_id)::text FROM async.task t";
+        let nodes = "SELECT jsonb_agg(to_jsonb(n) ORDER BY flow_id, node_no)::text FROM flow.flow_node n";
+        let (tasks_before, nodes_before) = (there.text(tasks)?, there.text(nodes)?);
+        for wakes_the_dispatcher in [true, false] {
+            pause(500);
+            ensure!(there.text(tasks)? == tasks_before && there.text(nodes)? == nodes_before, "something was done");
+            same(log(&mut there)?, log_before.as_str())?;
+            if wakes_the_dispatcher {
+                there.run("SELECT async.pause(), async.resume()")?;
+            }
+        }
+        load(late)?;
+        pause(300);
+        contains(&there.text("SELECT server_status FROM async.v_server_info")?, "adopt")?;
+        ensure!(there.text(tasks)? == tasks_before, "something was done");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_first_work_makes_a_new_database_its_own() {
+    test("new", |database, session| {
+        let identity = "SELECT (system_identifier IS NOT NULL)::TEXT FROM async.engine_state";
+        let ended = "(SELECT count(*) = 1 FROM async.v_task WHERE processed IS NOT NULL)";
+        let mut first = database.connect()?;
+        first.run("BEGIN; SELECT async.push_tasks(ARRAY[async.task('SELECT 1')], NULL)")?;
+        same(first.text(identity)?, "true")?;
+        // Another's first work does not wait for it.
+        same(session.text(identity)?, "false")?;
+        session.run("SELECT async.push_tasks(ARRAY[async.task('SELECT 2')], NULL)")?;
+        database.wait_until(ended, SOON)?;
+        first.run("ROLLBACK")?;
+        session.run("SELECT async.push_tasks(ARRAY[async.task('SELECT 3')], NULL)")?;
+        same(session.text(identity)?, "true")
+    });
+}
+
 /// What a copy has kept is not for its dispatcher to delete before somebody has adopted it.
 #[test]
 fn nothing_is_purged_from_a_copy_before_it_is_adopted() {
