@@ -2,13 +2,16 @@
 # PG_CONFIG=… chooses the PostgreSQL to build for, PG_MAJOR=… another of Debian's (default: Debian's PostgreSQL 15).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint scratch scratch-stop install bench soak sql-reference
+.PHONY: help demo test test-majors lint scratch scratch-stop install bench soak sql-reference
 ifdef PG_CONFIG
 export PG_CONFIG
 endif
 ifdef PG_MAJOR
 export PG_MAJOR
 endif
+
+# Builds and installs for another major version, with the profile of the tests: what that has built already is used again.
+install_for = PROFILE=dev STRIP=yes PG_CONFIG=$$(scripts/majors.sh $(1)) scripts/install.sh
 
 help: ## list the targets
 	@echo "pgflow: flows inside PostgreSQL"
@@ -23,7 +26,12 @@ demo: ## run flows on public flight data, here and on ClickHouse, live, and draw
 test: ## run all test layers, the fast ones first
 	@scripts/setup.sh build demo servers
 	@scripts/install.sh
+	@$(call install_for,16) || echo "test: goes on without PostgreSQL 16; what needs it fails" >&2
 	@scripts/test.sh
+
+test-majors: ## run the core of the tests on PostgreSQL 16 and 18
+	@scripts/setup.sh build majors
+	@$(foreach major,16 18,$(call install_for,$(major)) && PG_CONFIG=$$(scripts/majors.sh $(major)) scripts/test.sh core &&) true
 
 lint: ## check formatting, clippy, SQL and shell style, and that the SQL reference is current
 	@scripts/setup.sh build lint

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds pgflow and installs it for the server of PG_CONFIG (default: the newest pg_config of Debian's PostgreSQL 15).
+# STRIP=yes leaves debug information out, which is most of the file with PROFILE=dev.
 # Usage: scripts/install.sh [--sql-only]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -48,6 +49,7 @@ if [ "${1:-}" != --sql-only ]; then
   PGRX_PG_CONFIG_PATH=$PG_CONFIG cargo build --quiet --profile "$profile" --no-default-features --features "pg$major" -p pgflow
   # A new file, not new content in the old one: servers that run have it mapped.
   as_owner_of "$lib" install -m 755 "$target/$dir/libpgflow.so" "$lib/pgflow.so.new"
+  [ -z "${STRIP:-}" ] || as_owner_of "$lib" strip --strip-debug "$lib/pgflow.so.new"
   as_owner_of "$lib" mv "$lib/pgflow.so.new" "$lib/pgflow.so"
 fi
 echo "installed pgflow $version for $("$PG_CONFIG" --version) ($lib)" >&2

@@ -5,10 +5,12 @@
 # Usage: scripts/test.sh [layer ...]     (default: all, in this order)
 #   unit       what needs no PostgreSQL: cargo test of core/ and executor/
 #   sql        tests/sql/*.sql, self-checking, each in a fresh database
+#   upgraded   the same in databases that were made with the first version and updated (not by default)
 #   isolation  tests/isolation: sessions that interleave, step by step
 #   migrate    tests/migrate: an installation of the SQL library is taken over
 #   server     the crate in tests/: rules, operations, property, mutation and crash tests, with clusters of its own
 #   scripts    the README's first flow, the demo and a short benchmark, end to end
+#   core       what another major version of PostgreSQL must pass: upgraded, the rules, a few crashes (not by default)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
@@ -58,12 +60,15 @@ with_cluster() {
   unset PGHOST PGPORT PGUSER PGDATABASE
 }
 
+# How the databases of the SQL files get the extension.
+create=(-c "CREATE EXTENSION pgflow")
+
 sql_file() { # file
   local name database
   name=$(basename "$1" .sql)
   database=regress_$name
   "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" -c "CREATE DATABASE $database" &&
-    "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -d "$database" -c "CREATE EXTENSION pgflow" &&
+    "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -d "$database" "${create[@]}" &&
     timeout 300 "$bin/psql" -Xq -v ON_ERROR_STOP=1 -d "$database" -f "$1" &&
     "$bin/psql" -XAtq -c "DROP DATABASE $database WITH (FORCE)"
 }
@@ -73,6 +78,18 @@ sql_files() { for file in tests/sql/*.sql; do succeeds "$(basename "$file")" sql
 sql() {
   section "sql: tests/sql"
   with_cluster sql_files
+}
+
+upgraded() {
+  section "upgraded: tests/sql where 0.1.0 was updated"
+  create=(-c "CREATE EXTENSION pgflow VERSION '0.1.0'" -c "ALTER EXTENSION pgflow UPDATE")
+  with_cluster sql_files
+}
+
+core() {
+  upgraded
+  section "core: the rules, and a kill of each kind"
+  PGFLOW_KILLS=1 PGFLOW_STEPS=3000 cargo_layer core -p pgflow-tests --test basics --test crash
 }
 
 server() {
@@ -145,8 +162,8 @@ scripts() {
 [ $# = 0 ] && set -- unit sql isolation migrate server scripts
 for layer in "$@"; do
   case "$layer" in
-    unit | sql | isolation | migrate | server | scripts) "$layer" ;;
-    *) echo "unknown layer '$layer' (unit, sql, isolation, migrate, server, scripts)" >&2; exit 2 ;;
+    unit | sql | upgraded | isolation | migrate | server | scripts | core) "$layer" ;;
+    *) echo "unknown layer '$layer' (unit, sql, upgraded, isolation, migrate, server, scripts, core)" >&2; exit 2 ;;
   esac
 done
 

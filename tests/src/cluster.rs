@@ -125,7 +125,9 @@ impl Cluster {
             .programs
             .server("initdb")
             .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", SUPERUSER, "--pgdata"])
-            .arg(cluster.data()))?;
+            .arg(cluster.data())
+            // As all versions before did; pg_upgrade wants both alike.
+            .args((cluster.programs.major()? >= 18).then_some("--no-data-checksums")))?;
         cluster.write_configuration(&options)?;
         cluster.write_access(&options.access)?;
         cluster.start()?;
@@ -187,6 +189,11 @@ impl Cluster {
         &self.directory
     }
 
+    /// The server's major version.
+    pub fn major(&self) -> Result<u32> {
+        self.programs.major()
+    }
+
     pub fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
@@ -235,6 +242,30 @@ impl Cluster {
     pub fn restart(&self, mode: Stop) -> Result<()> {
         self.stop(mode)?;
         self.start()
+    }
+
+    /// Makes this cluster, which is stopped and has nothing in it, what another one was that is stopped too: `pg_upgrade`.
+    pub fn upgrade_from(&self, old: &Cluster, mode: &str) -> Result<()> {
+        run(self
+            .programs
+            .server("pg_upgrade")
+            .current_dir(&self.directory)
+            .args([mode, "--username", SUPERUSER, "--old-bindir"])
+            .arg(old.programs.directory())
+            .arg("--new-bindir")
+            .arg(self.programs.directory())
+            .arg("--old-datadir")
+            .arg(old.data())
+            .arg("--new-datadir")
+            .arg(self.data())
+            .args(["--old-port", &old.port.to_string(), "--new-port", &self.port.to_string()]))
+        .map(drop)
+        .with_context(|| {
+            // Where pg_upgrade says why.
+            let logs = self.data().join("pg_upgrade_output.d");
+            let said = run(std::process::Command::new("grep").args(["-rhE", "error|ERROR|FATAL", "--"]).arg(&logs));
+            said.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
+        })
     }
 
     /// Has the server read its configuration again.

@@ -25,6 +25,18 @@ impl Programs {
         Ok(Programs { directory: directory.into(), as_root: text_of(Command::new("id").arg("-u"))? == "0" })
     }
 
+    /// Where they are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Their major version.
+    pub fn major(&self) -> Result<u32> {
+        let version = text_of(Command::new(self.directory.join("postgres")).arg("--version"))?;
+        let number = version.split(' ').nth(2).and_then(|number| number.split('.').next()).unwrap_or("");
+        number.parse().with_context(|| format!("{version:?} names no version"))
+    }
+
     /// A program of the server, to be run as its user.
     pub fn server(&self, program: &str) -> Command {
         self.as_server(&self.directory.join(program))
@@ -80,7 +92,8 @@ pub fn pg_config(what: &str) -> Result<String> {
         .with_context(|| format!("cannot run {program}; set PG_CONFIG, or run scripts/setup.sh"))
 }
 
-fn text_of(command: &mut Command) -> Result<String> {
+/// What a program prints.
+pub(crate) fn text_of(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&run(command)?.stdout).trim().to_owned())
 }
 

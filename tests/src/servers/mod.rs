@@ -8,6 +8,7 @@ pub mod azurite;
 pub mod certificates;
 pub mod clickhouse;
 mod http;
+pub mod majors;
 pub mod other_postgres;
 pub mod pgbouncer;
 pub mod process;

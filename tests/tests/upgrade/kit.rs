@@ -71,6 +71,27 @@ pub fn left_by_0_1_0<'c>(cluster: &'c Cluster, name: &str) -> Result<Database<'c
     Ok(database)
 }
 
+/// Everything of run 5 of what 0.1.0 had left that waits for the outside is given what it waits for.
+pub fn answer(database: &Database, alice: &mut Session) -> Result<()> {
+    let mut session = database.connect()?;
+    session.run("INSERT INTO t.gate VALUES (1)")?;
+    session.run(&format!(
+        r#"SELECT async.configure('{{"targets": [{{"target": "later", "asynchronous_finish": true}}, {{"target": "outside", "kind": "external"}},
+           {{"target": "there", "kind": "postgres", "max_concurrency": 3,
+             "connection_string": "host=127.0.0.1 port={} dbname=postgres user=postgres sslmode=disable"}}]}}')"#,
+        database.cluster.port()
+    ))?;
+    let taken = alice.column("SELECT task_id FROM async.get_tasks('outside', 10) ORDER BY 1")?;
+    same(taken.join(" "), "19 25")?;
+    alice.run("SELECT async.finish(ARRAY[19, 25]::BIGINT[], 'FINISHED', NULL)")?;
+    alice.run(
+        "DO $$ DECLARE _args flow.callback_arguments_t; BEGIN
+           SELECT f.flow_id, f.flow, f.arguments, n.node, '{}', n.task_id INTO _args
+             FROM flow.flow f JOIN flow.flow_node n USING (flow_id) WHERE f.flow_id = 5 AND n.node = 'yield';
+           CALL flow.finish(_args); END $$",
+    )
+}
+
 /// Updates to the current version.
 pub fn update(session: &mut Session) -> Result<()> {
     session.run("ALTER EXTENSION pgflow UPDATE").with_context(|| {

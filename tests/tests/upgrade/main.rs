@@ -3,6 +3,7 @@
 //! in it. `../../upgrade/` holds what those versions had left.
 
 mod kit;
+mod majors;
 mod middle;
 mod schema;
 mod versions;

@@ -10,7 +10,7 @@ use crate::kit::*;
 /// The rows of every table of the extension, and what callbacks have written.
 fn everything(session: &mut Session) -> Result<Vec<String>> {
     let tables = session.column(
-        "SELECT c.oid::regclass FROM pg_class c WHERE c.relkind = 'r'
+        "SELECT c.oid::regclass::TEXT FROM pg_class c WHERE c.relkind = 'r'
          AND c.relnamespace IN ('async'::regnamespace, 'flow'::regnamespace, 't'::regnamespace) ORDER BY 1",
     )?;
     let mut all = Vec::new();
@@ -50,7 +50,7 @@ fn nothing_is_done(database: &Database, alice: &mut Session) -> Result<()> {
         contains(&error, "HINT: To go on: ALTER EXTENSION pgflow UPDATE.")?;
     }
     // Reading goes on.
-    for view in session.column("SELECT c.oid::regclass FROM pg_class c WHERE c.relkind = 'v' AND c.relnamespace IN ('async'::regnamespace, 'flow'::regnamespace)")? {
+    for view in session.column("SELECT c.oid::regclass::TEXT FROM pg_class c WHERE c.relkind = 'v' AND c.relnamespace IN ('async'::regnamespace, 'flow'::regnamespace)")? {
         alice.run(&format!("SELECT * FROM {view}"))?;
     }
     same(nodes(alice, 2)?, "a Finished, b Failed, c Skipped, d Finished")?;
@@ -67,27 +67,6 @@ fn nothing_is_done(database: &Database, alice: &mut Session) -> Result<()> {
     same(database.pids(Kind::Dispatcher)?.len() + database.pids(Kind::Worker)?.len(), 0)?;
     ensure!(everything(&mut session)? == before, "something was changed");
     Ok(())
-}
-
-/// Everything of run 5 that waits for the outside is given what it waits for.
-fn answer(database: &Database, alice: &mut Session) -> Result<()> {
-    let mut session = database.connect()?;
-    session.run("INSERT INTO t.gate VALUES (1)")?;
-    session.run(&format!(
-        r#"SELECT async.configure('{{"targets": [{{"target": "later", "asynchronous_finish": true}}, {{"target": "outside", "kind": "external"}},
-           {{"target": "there", "kind": "postgres", "max_concurrency": 3,
-             "connection_string": "host=127.0.0.1 port={} dbname=postgres user=postgres sslmode=disable"}}]}}')"#,
-        database.cluster.port()
-    ))?;
-    let taken = alice.column("SELECT task_id FROM async.get_tasks('outside', 10) ORDER BY 1")?;
-    same(taken.join(" "), "19 25")?;
-    alice.run("SELECT async.finish(ARRAY[19, 25]::BIGINT[], 'FINISHED', NULL)")?;
-    alice.run(
-        "DO $$ DECLARE _args flow.callback_arguments_t; BEGIN
-           SELECT f.flow_id, f.flow, f.arguments, n.node, '{}', n.task_id INTO _args
-             FROM flow.flow f JOIN flow.flow_node n USING (flow_id) WHERE f.flow_id = 5 AND n.node = 'yield';
-           CALL flow.finish(_args); END $$",
-    )
 }
 
 #[test]

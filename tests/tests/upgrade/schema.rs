@@ -68,7 +68,7 @@ fn differences(new: &Facts, updated: &Facts) -> Vec<String> {
 /// The rows that CREATE EXTENSION makes.
 fn rows(session: &mut Session) -> Result<Vec<String>> {
     let tables = session.column(
-        "SELECT c.oid::regclass FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace IN ('async'::regnamespace, 'flow'::regnamespace)
+        "SELECT c.oid::regclass::TEXT FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace IN ('async'::regnamespace, 'flow'::regnamespace)
          ORDER BY 1",
     )?;
     let mut all = Vec::new();
