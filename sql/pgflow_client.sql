@@ -1,4 +1,4 @@
--- pgflow client 0.1.0: for databases in which callbacks of a pgflow elsewhere run, on servers where the extension cannot
+-- pgflow client 0.2.0: for databases in which callbacks of a pgflow elsewhere run, on servers where the extension cannot
 -- be installed. Made from sql/client by scripts/pgflow-client.sh; do not edit.
 --
 -- It needs PostgreSQL 12 or later, the extension dblink (CREATE EXTENSION dblink) and a role that may create schemas:
@@ -102,7 +102,7 @@ COMMENT ON TABLE async.client_version IS 'Which versions of the client have been
 COMMENT ON COLUMN async.client_version.version IS 'The version.';
 COMMENT ON COLUMN async.client_version.installed IS 'When.';
 INSERT INTO async.client_version (version)
-SELECT '0.1.0' WHERE '0.1.0' IS DISTINCT FROM (SELECT v.version FROM async.client_version v ORDER BY v.installed DESC LIMIT 1);
+SELECT '0.2.0' WHERE '0.2.0' IS DISTINCT FROM (SELECT v.version FROM async.client_version v ORDER BY v.installed DESC LIMIT 1);
 
 -- Types, with the fields that they have on the server; one that is there must be the same.
 DO $$
