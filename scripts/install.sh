@@ -10,6 +10,7 @@ major=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 target=${CARGO_TARGET_DIR:-target}
 profile=${PROFILE:-release}
+unset PROFILE  # cargo would build anew what looks at it, and again in the next cargo test
 
 as_owner_of() { # runs a command with the rights that writing to $1 needs
   local dir=$1; shift
