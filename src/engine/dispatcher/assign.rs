@@ -70,7 +70,7 @@ impl Dispatcher {
         let mut count_sent = 0;
         let mut held: HashMap<usize, usize> = HashMap::new();
         let mut waiting_roles: HashSet<u32> = HashSet::new();
-        for lane in self.queue.order() {
+        for lane in self.queue.order(crate::store::now(), settings::priority_ageing()) {
             let key = self.queue.lane(lane).key;
             if let Place::Target(place) = key.place {
                 let free = self.pools.free(key.pool).saturating_sub(held.get(&key.pool).copied().unwrap_or(0));
