@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use crate::engine::announce::{note, Note};
 use crate::engine::events::Event;
 use crate::engine::own_task::{self, Decision};
-use crate::engine::shmem::{my_database, try_shared, WorkerState};
+use crate::engine::shmem::{my_database, try_shared, DatabaseState, WorkerState};
 use crate::error::raise;
 use crate::settings;
 use crate::store::{self, client};
@@ -79,6 +79,7 @@ fn require_engine() {
             Some("Add shared_preload_libraries = 'pgflow' to postgresql.conf and restart the server."),
         );
     }
+    crate::version::require_same();
 }
 
 #[pg_extern(sql = false)]
@@ -248,7 +249,10 @@ fn processes() -> TableIterator<
                 pid(d.dispatcher.pid()),
                 Some(oid(d.oid.load(Acquire))),
                 None,
-                format!("{:?}", d.state()).to_lowercase(),
+                match d.state() {
+                    DatabaseState::Mismatched => "of another version than the library".to_owned(),
+                    state => format!("{state:?}").to_lowercase(),
+                },
                 None,
                 None,
                 Some(d.tasks_done.load(Acquire) as i64),

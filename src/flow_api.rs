@@ -27,6 +27,7 @@ fn configure_flow(flow_name: Option<&str>, configuration: Option<JsonB>, append:
             None,
         );
     };
+    crate::version::require_same();
     // SAFETY: reading the current user.
     let caller = unsafe { pg_sys::GetUserId() };
     store::connected(|| {

@@ -10,6 +10,7 @@ mod flow_api;
 mod results_api;
 mod settings;
 mod store;
+mod version;
 
 ::pgrx::pg_module_magic!();
 

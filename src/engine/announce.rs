@@ -22,6 +22,8 @@ pub enum Note {
     WakeLauncher {
         here: bool,
     },
+    /// An extension was updated.
+    Updated,
     /// A statement has the database with this OID to itself until the transaction ends.
     LetBack(u32),
     /// The engine is held until the transaction ends; what the table says counts then.
@@ -155,12 +157,17 @@ fn tell(notes: impl Iterator<Item = Note>, committed: bool) {
                 // SAFETY: reading a process-global OID.
                 let here = here.then(|| shared.database_or_new(unsafe { pg_sys::MyDatabaseId })).flatten();
                 if let Some(database) = here {
-                    database.change_state(DatabaseState::Absent, DatabaseState::Unknown);
+                    for from in [DatabaseState::Absent, DatabaseState::Mismatched] {
+                        database.change_state(from, DatabaseState::Unknown);
+                    }
                     database.check_extension.store(true, Release);
                     database.dispatcher.wake();
                 }
                 shared.launcher_wanted.store(true, Release);
                 shared.launcher.wake();
+            }
+            Note::Updated => {
+                shared.updates.fetch_add(1, AcqRel);
             }
             Note::LetBack(oid) => {
                 if let Some(database) = shared.database(pg_sys::Oid::from(oid)) {

@@ -110,7 +110,7 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
                 }
                 continue;
             }
-            DatabaseState::Dismissed => continue,
+            DatabaseState::Dismissed | DatabaseState::Mismatched => continue,
             DatabaseState::Starting => {
                 if database.dispatcher.pid() == 0 && now - entry.asked > START_TIMEOUT {
                     database.change_state(DatabaseState::Starting, DatabaseState::Failed);
