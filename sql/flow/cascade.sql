@@ -151,6 +151,11 @@ BEGIN
                       WHERE x.flow_id = r.flow_id AND x.node_no = r.node_no AND x.state = 'S' OFFSET 0) n
       LOOP
         RETURN QUERY SELECT * FROM flow.release_steps(_stepping.flow_id, _stepping.node_no, NULL);
+        -- No step yet: somebody is pushing. Asked again when that is over, also if nothing comes of it.
+        IF NOT EXISTS (SELECT FROM flow.flow_step s
+                       WHERE s.flow_id = _stepping.flow_id AND s.node_no = _stepping.node_no) THEN
+          RETURN NEXT ROW('R', _stepping.flow_id, _stepping.node_no, NULL, NULL, NULL)::flow.effect_t;
+        END IF;
       END LOOP;
     END IF;
   END LOOP;

@@ -10,6 +10,7 @@ mod kit;
 mod launcher;
 mod operating;
 mod places;
+mod pushes_in_flight;
 mod retention;
 mod roles;
 mod settings_of_roles;
