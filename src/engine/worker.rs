@@ -194,13 +194,17 @@ impl Local {
                     Some(details) if details.attempt == attempt.attempt => self.run(attempt, details, from),
                     _ => Outcome::Stale,
                 };
-                self.report(attempt, outcome, from);
+                // Passed before it is reported: whoever takes the slot over, or rebuilds, between the two must not go on
+                // waiting for a report that its predecessor, or nobody, has had.
                 entry.state.store(DONE, Release);
+                self.slot.head.store(position + 1, Release);
+                self.report(attempt, outcome, from);
                 if outcome == Outcome::Failed {
                     self.give_back(position + 1..tail);
                 }
+            } else {
+                self.slot.head.store(position + 1, Release);
             }
-            self.slot.head.store(position + 1, Release);
             if outcome_wakes(self.slot) {
                 wake_dispatcher();
             }
