@@ -187,8 +187,7 @@ impl State {
     pub fn release_held(&mut self, ids: Vec<Id>) -> Vec<Id> {
         let view = self.view();
         let is_held = |id: &Id| view.task(*id).is_some_and(|t| t.held && t.is_open());
-        let released: Vec<Id> =
-            ids.into_iter().filter(|id| is_held(id) && !self.is_locked_by_client(*id)).collect();
+        let released: Vec<Id> = ids.into_iter().filter(|id| is_held(id) && !self.is_locked_by_client(*id)).collect();
         for id in &released {
             self.write_task(*id, |t| t.held = false);
         }

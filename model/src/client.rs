@@ -60,7 +60,9 @@ impl State {
             (Action::RollBack(_), state) => {
                 if scenario.is(Broken::SilentAbort) {
                     ClientState::Done
-                } else if let (ClientState::Pushing { .. }, Client::Push { node, .. }) = (state, scenario.clients[c - 1]) {
+                } else if let (ClientState::Pushing { .. }, Client::Push { node, .. }) =
+                    (state, scenario.clients[c - 1])
+                {
                     ClientState::Telling(vec![Event::Released { node }])
                 } else {
                     ClientState::Telling(vec![Event::Run])
@@ -199,7 +201,8 @@ pub fn start_run(scenario: &Scenario, tables: &mut Tables) -> Vec<Event> {
         }
         row.state = if spec.empty { NodeState::Steps } else { NodeState::Open };
         row.opened = true;
-        let places = if spec.empty { step_places(node).take(spec.steps.into()).collect() } else { vec![own_place(node)] };
+        let places =
+            if spec.empty { step_places(node).take(spec.steps.into()).collect() } else { vec![own_place(node)] };
         let age = tables.run.age;
         let ids = places.into_iter().map(|place| {
             tables.tasks[place] = Some(Task::new(age));

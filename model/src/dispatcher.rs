@@ -31,9 +31,8 @@ impl State {
     /// What makes `serve` go round once more, and nothing else.
     fn has_work(&self) -> bool {
         let d = &self.dispatcher;
-        let is_revoked = |w: usize| {
-            d.handed[w].iter().any(|h| self.workers[w].entries[h.position].state == EntryState::Revoked)
-        };
+        let is_revoked =
+            |w: usize| d.handed[w].iter().any(|h| self.workers[w].entries[h.position].state == EntryState::Revoked);
         self.rebuild
             || !self.ring.is_empty()
             || !d.candidates.is_empty()
@@ -93,13 +92,15 @@ impl State {
             worker.entries.drain(..worker.head);
             worker.head = 0;
             let held = worker.entries.iter().enumerate();
-            *handed = held.map(|(position, e)| Handed { id: e.id, attempt: e.attempt, position, claim: None }).collect();
+            *handed =
+                held.map(|(position, e)| Handed { id: e.id, attempt: e.attempt, position, claim: None }).collect();
         }
     }
 
     /// The rest of `recover`: `settle_claims` and `take_over`, in one transaction.
     fn recover(&mut self, scenario: &Scenario) {
-        let holds = |d: &Dispatcher, c: &Claim| d.handed.iter().flatten().any(|h| h.id == c.id && h.attempt == c.attempt);
+        let holds =
+            |d: &Dispatcher, c: &Claim| d.handed.iter().flatten().any(|h| h.id == c.id && h.attempt == c.attempt);
         for claim in self.tables.claims.clone() {
             if holds(&self.dispatcher, &claim) {
                 continue;

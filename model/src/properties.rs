@@ -93,5 +93,8 @@ pub fn is_stuck(scenario: &Scenario, state: &State) -> bool {
 
 /// A step that was pushed and committed has not come to nothing unless its node did.
 pub fn was_refused(state: &State) -> bool {
-    state.tables.ids().any(|(id, t)| id.is_step() && is_failed(t.ended) && !state.tables.nodes[id.node()].state.is_failure())
+    state
+        .tables
+        .ids()
+        .any(|(id, t)| id.is_step() && is_failed(t.ended) && !state.tables.nodes[id.node()].state.is_failure())
 }

@@ -41,7 +41,14 @@ pub fn all() -> Vec<Scenario> {
         Scenario { crashes: 2, committing: OWN | SECOND_OWN, ..chain("chain, callbacks that COMMIT") },
         Scenario { crashes: 1, worker_ends: 1, ..fan("fan, crashes") },
         Scenario { dispatcher_ends: 1, worker_ends: 1, failing: BOTH_STEPS, ..fan("fan, steps that fail") },
-        Scenario { workers: 1, depth: 2, dispatcher_ends: 1, worker_ends: 1, failing: BOTH_STEPS, ..fan("fan, batches") },
+        Scenario {
+            workers: 1,
+            depth: 2,
+            dispatcher_ends: 1,
+            worker_ends: 1,
+            failing: BOTH_STEPS,
+            ..fan("fan, batches")
+        },
         Scenario { ring: 1, worker_ends: 1, dispatcher_ends: 1, ..fan("fan, a ring of one event") },
         Scenario {
             nodes: vec![Node { pushes: 2, ..Node::default() }],
@@ -50,7 +57,13 @@ pub fn all() -> Vec<Scenario> {
             ..fan("steps of the callback")
         },
         Scenario { clients: vec![push(0), push(1)], ..chain("two pushers") },
-        Scenario { clients: vec![push(0)], dispatcher_ends: 1, worker_ends: 1, crashes: 1, ..chain("a pusher, crashes") },
+        Scenario {
+            clients: vec![push(0)],
+            dispatcher_ends: 1,
+            worker_ends: 1,
+            crashes: 1,
+            ..chain("a pusher, crashes")
+        },
         Scenario {
             nodes: vec![Node::default(), empty],
             clients: vec![push(0)],

@@ -83,17 +83,43 @@ pub struct Entry {
 pub enum Phase {
     Idle,
     /// The callback runs.
-    Begun { id: Id, attempt: u8, intention: u8, committed: bool, pushed: Option<bool> },
+    Begun {
+        id: Id,
+        attempt: u8,
+        intention: u8,
+        committed: bool,
+        pushed: Option<bool>,
+    },
     /// The outcome is written and not committed: the task's row is locked.
-    Written { id: Id, attempt: u8, intention: u8, pushed: Option<bool> },
+    Written {
+        id: Id,
+        attempt: u8,
+        intention: u8,
+        pushed: Option<bool>,
+    },
     /// Broken: the effects are committed, the outcome is not written.
-    EffectsOnly { id: Id, attempt: u8 },
+    EffectsOnly {
+        id: Id,
+        attempt: u8,
+    },
     /// The callback's transaction was rolled back.
-    Raised { id: Id, attempt: u8 },
+    Raised {
+        id: Id,
+        attempt: u8,
+    },
     /// `notes`: what the transaction announces and has not announced yet.
-    Over { id: Id, attempt: u8, outcome: Outcome, notes: Vec<Event> },
+    Over {
+        id: Id,
+        attempt: u8,
+        outcome: Outcome,
+        notes: Vec<Event>,
+    },
     /// Its entry is passed, the report is to come.
-    Passed { id: Id, attempt: u8, outcome: Outcome },
+    Passed {
+        id: Id,
+        attempt: u8,
+        outcome: Outcome,
+    },
     /// Broken: reported, and its entry is to be passed.
     Reported,
 }
@@ -141,7 +167,11 @@ impl Worker {
 pub enum ClientState {
     Idle,
     /// A step is pushed and not committed. `early`: its number is below that of the node's own task.
-    Pushing { held: bool, early: bool, age: u8 },
+    Pushing {
+        held: bool,
+        early: bool,
+        age: u8,
+    },
     /// The run is locked, its nodes are ended, its tasks not yet.
     CancellingNodes,
     /// The tasks too: (task, it was running).
@@ -394,8 +424,8 @@ impl State {
             Start | Recover | Rebuild | Take | Settle | Decide | Assign | CommitCycle | TellWorkers | LoseAgain => {
                 self.dispatcher_step(scenario, action)
             }
-            ReadBatch(w) | BeginTask(w) | CommitPart(w) | PushSteps(w) | WriteOutcome(w) | Raise(w) | WriteFailure(w)
-            | CommitOutcome(w) | OutcomeLate(w) | Announce(w) | Report(w) | Pass(w) => {
+            ReadBatch(w) | BeginTask(w) | CommitPart(w) | PushSteps(w) | WriteOutcome(w) | Raise(w)
+            | WriteFailure(w) | CommitOutcome(w) | OutcomeLate(w) | Announce(w) | Report(w) | Pass(w) => {
                 self.worker_step(scenario, w, action)
             }
             Enter(c) | EndTasks(c) | CommitClient(c) | RollBack(c) | Tell(c) => self.client_step(scenario, c, action),

@@ -155,9 +155,8 @@ impl Tables {
 
     /// All tasks, in order.
     pub fn ids(&self) -> impl Iterator<Item = (Id, &Task)> {
-        let each = |(place, task): (usize, &'_ Option<Task>)| {
-            task.as_ref().map(|t| Id { place: place as u8, age: t.age })
-        };
+        let each =
+            |(place, task): (usize, &'_ Option<Task>)| task.as_ref().map(|t| Id { place: place as u8, age: t.age });
         self.tasks.iter().enumerate().filter_map(move |(place, task)| {
             let id = each((place, task))?;
             Some((id, task.as_ref()?))

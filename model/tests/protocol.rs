@@ -42,8 +42,7 @@ fn the_engine_never_goes_round_in_circles() {
 fn what_is_broken_is_caught() {
     for (broken, name, property) in scenarios::broken() {
         let scenario = scenarios::named(name).expect("a world of that name").with(broken);
-        let checker =
-            scenario.checker().finish_when(HasDiscoveries::AnyOf([property].into())).spawn_bfs().join();
+        let checker = scenario.checker().finish_when(HasDiscoveries::AnyOf([property].into())).spawn_bfs().join();
         let path = checker.discovery(property);
         println!("{:20} {:7} states  {:?}", format!("{broken:?}"), checker.unique_state_count(), path.is_some());
         let path = path.unwrap_or_else(|| panic!("{broken:?} does not show in \"{name}\" as \"{property}\""));
