@@ -17,6 +17,7 @@ mod settings_of_roles;
 mod shadowing;
 mod snapshots;
 mod standby;
+mod stopped_attempts;
 mod template_copies;
 mod traps;
 mod unloaded;
