@@ -54,14 +54,16 @@ impl State {
     }
 
     /// `async.end_tasks` in the dispatcher: what is locked is skipped. Returns what was ended.
-    pub fn cancel_tasks(&mut self, ids: Vec<Id>) -> Vec<Id> {
+    pub fn cancel_tasks(&mut self, scenario: &Scenario, ids: Vec<Id>) -> Vec<Id> {
         let view = self.view();
         let open = |id: &Id| view.task(*id).is_some_and(Task::is_open);
         let free = |id: &Id| !self.is_locked_by_client(*id) && !self.is_locked_by_worker(*id);
         let ended: Vec<Id> = ids.into_iter().filter(|id| open(id) && free(id)).collect();
         for id in &ended {
-            let running = self.running(*id);
+            let running: Vec<u8> = self.running(*id).collect();
+            let any = scenario.is(Broken::EarlierTaken);
             self.write_task(*id, |t| {
+                let running = running.into_iter().find(|r| any || *r > t.attempt);
                 t.ended = Some(Ended::Cancelled);
                 t.suspect = false;
                 t.consumed |= running.is_some();
@@ -153,7 +155,7 @@ impl State {
             self.write_node(n, |row| row.state = state);
             if state.is_failure() {
                 let tasks = self.view().ids().map(|t| t.0).filter(|id| id.node() == n).collect();
-                self.cancel_tasks(tasks);
+                self.cancel_tasks(scenario, tasks);
                 self.drop_known(Some(n));
             }
             self.dispatcher.ended.push(node);
@@ -257,7 +259,7 @@ impl State {
             }
             _ => {
                 let steps = view.steps(node).map(|t| t.0).collect();
-                self.cancel_tasks(steps);
+                self.cancel_tasks(scenario, steps);
             }
         }
         state.has_ended()

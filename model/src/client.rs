@@ -51,7 +51,7 @@ impl State {
             (Action::Enter(_), _) => self.enter(scenario, scenario.clients[c - 1]),
             (Action::EndTasks(_), _) => {
                 let open = self.tables.ids().filter(|t| t.1.is_open()).map(|t| t.0);
-                ClientState::CancellingTasks(open.map(|id| (id, self.running(id).is_some())).collect())
+                ClientState::CancellingTasks(open.map(|id| (id, self.running(id).next().is_some())).collect())
             }
             (Action::CommitClient(_), ClientState::Pushing { held, early, age }) => {
                 self.commit_push(scenario.clients[c - 1], held, early, age)

@@ -222,7 +222,7 @@ impl State {
             }
         }
         // The step arrived after its node had ended.
-        for id in self.cancel_tasks(refused) {
+        for id in self.cancel_tasks(scenario, refused) {
             self.forget_memo(id);
             self.candidate(id.node() as u8, id.is_step().then_some(id));
         }

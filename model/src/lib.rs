@@ -97,6 +97,8 @@ pub enum Broken {
     SilentAbort,
     /// An attempt that was stopped as it began is not counted when the task is opened again.
     StoppedNotCounted,
+    /// A task that is stopped takes the number of an earlier attempt, which was stopped too and runs on.
+    EarlierTaken,
     /// The cascade does not look whether a node has ended already.
     EndedTwice,
     /// A worker reports first, and then moves on: whoever reads its slot in between waits for the report for ever.

@@ -76,6 +76,12 @@ pub fn all() -> Vec<Scenario> {
         Scenario { clients: vec![Client::Cancel], worker_ends: 1, crashes: 1, ..fan("fan, a late cancel") },
         Scenario { clients: vec![Client::Cancel, Client::Retry], failing: 0b10, ..fan("fan, cancel and retry") },
         Scenario { clients: vec![Client::Cancel, Client::Restart], ..fan("fan, cancel and restart") },
+        Scenario {
+            workers: 3,
+            clients: vec![Client::Retry, Client::Retry],
+            failing: 0b10,
+            ..fan("fan, two retries beside what was stopped")
+        },
         Scenario { workers: 2, poison: Some(1), ..fan("a step that takes the server down") },
     ]
 }
@@ -92,6 +98,7 @@ pub fn broken() -> Vec<(Broken, &'static str, &'static str)> {
         (Broken::OutcomeNotGuarded, "fan, a late cancel", STOPPED),
         (Broken::AttemptNotCompared, "fan, cancel and retry", STOPPED),
         (Broken::StoppedNotCounted, "fan, cancel and retry", STOPPED),
+        (Broken::EarlierTaken, "fan, two retries beside what was stopped", STOPPED),
         (Broken::FinishedFromMemory, "two pushers", STEPS),
         (Broken::EndedTwice, "a pusher, crashes", COUNTERS),
         (Broken::ToldBeforeClaim, "chain, callbacks that COMMIT", COUNTED),

@@ -378,9 +378,13 @@ impl State {
         self.workers.iter().any(|w| w.locks(id))
     }
 
-    /// The running attempt of a task, as `async.running()` shows it.
-    pub fn running(&self, id: Id) -> Option<u8> {
-        self.workers.iter().filter_map(Worker::running).find(|r| r.0 == id).map(|r| r.1)
+    pub fn is_locked(&self, id: Id) -> bool {
+        self.is_locked_by_client(id) || self.is_locked_by_cycle(id) || self.is_locked_by_worker(id)
+    }
+
+    /// The attempts of a task that run, as `async.running()` shows them: one that was stopped may go on beside a later one.
+    pub fn running(&self, id: Id) -> impl Iterator<Item = u8> + '_ {
+        self.workers.iter().filter_map(Worker::running).filter(move |r| r.0 == id).map(|r| r.1)
     }
 
     /// A durable commit: it flushes whatever was committed before.

@@ -25,7 +25,7 @@ impl State {
                 if Some(id.place) == scenario.poison {
                     return;
                 }
-                let is_free = !self.is_locked_by_client(id) && !self.is_locked_by_cycle(id);
+                let is_free = !self.is_locked(id);
                 let pushes = !id.is_step() && scenario.nodes[id.node()].pushes > 0 && pushed.is_none();
                 if among(scenario.committing, id) && !committed {
                     if is_free {
@@ -44,7 +44,7 @@ impl State {
             }
             Phase::Written { .. } => actions.push(Action::CommitOutcome(w)),
             Phase::EffectsOnly { id, .. } | Phase::Raised { id, .. } => {
-                if !self.is_locked_by_client(*id) && !self.is_locked_by_cycle(*id) {
+                if !self.is_locked(*id) {
                     let late = matches!(worker.phase, Phase::EffectsOnly { .. });
                     actions.push(if late { Action::OutcomeLate(w) } else { Action::WriteFailure(w) });
                 }
