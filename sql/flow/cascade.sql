@@ -222,6 +222,11 @@ BEGIN
   END IF;
   FOR _i IN 1 .. coalesce(cardinality(_opening.step_flows), 0) LOOP
     RETURN QUERY SELECT * FROM flow.release_steps(_opening.step_flows[_i], _opening.step_nodes[_i], NULL);
+    -- No step yet: somebody is pushing. Asked again when that is over, also if nothing comes of it.
+    IF NOT EXISTS (SELECT FROM flow.flow_step s
+                   WHERE s.flow_id = _opening.step_flows[_i] AND s.node_no = _opening.step_nodes[_i]) THEN
+      RETURN NEXT ROW('R', _opening.step_flows[_i], _opening.step_nodes[_i], NULL, NULL, NULL)::flow.effect_t;
+    END IF;
   END LOOP;
 END
 $$;

@@ -161,20 +161,24 @@ impl Local {
 
     fn report_all(&self, group: &[Assigned], ended: &[Ended], from: i64) -> (u64, bool) {
         let each = (crate::store::now() - from) / ended.len().max(1) as i64;
-        let mut failed = false;
+        let failed = ended.iter().any(|e| matches!(e.became, Became::Failed(_)));
+        // One that failed was the last that began.
+        let last = if failed { ended.last().map(|e| e.position) } else { group.last().map(|task| task.position) };
+        let next = last.map_or(0, |position| position + 1);
+        // Passed before they are reported, as in `run_alone`.
+        for e in ended {
+            self.slot.entry(e.position).state.store(DONE, Release);
+        }
+        self.slot.head.store(next, Release);
         for e in ended {
             let outcome = match e.became {
                 Became::Finished => Outcome::Finished,
                 Became::Failed(_) => Outcome::Failed,
                 Became::Deferred(_) => Outcome::Deferred,
             };
-            failed |= outcome == Outcome::Failed;
             self.report(e.attempt, outcome, each);
-            self.slot.entry(e.position).state.store(DONE, Release);
         }
-        // One that failed was the last that began.
-        let last = if failed { ended.last().map(|e| e.position) } else { group.last().map(|task| task.position) };
-        (last.map_or(0, |position| position + 1), failed)
+        (next, failed)
     }
 
     /// The transaction has come to nothing: as if none of them had begun.

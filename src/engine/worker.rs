@@ -203,7 +203,6 @@ impl Local {
             if failed {
                 self.give_back(next..tail);
             }
-            self.slot.head.store(next, Release);
             if outcome_wakes(self.slot) {
                 wake_dispatcher();
             }
@@ -228,7 +227,7 @@ impl Local {
 
     /// Runs one task in a transaction of its own. Returns what comes next, and whether it failed.
     pub(super) fn run_alone(&mut self, task: &Assigned) -> (u64, bool) {
-        let entry = self.slot.entry(task.position);
+        let (entry, next) = (self.slot.entry(task.position), task.position + 1);
         let mut failed = false;
         if entry.state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_ok() {
             let from = crate::store::now();
@@ -236,11 +235,17 @@ impl Local {
                 Some(details) => self.run(task.attempt, details, from),
                 None => Outcome::Stale,
             };
-            self.report(task.attempt, outcome, crate::store::now() - from);
+            let took = crate::store::now() - from;
+            // Passed before it is reported: whoever takes the slot over, or rebuilds, between the two must not go on
+            // waiting for a report that its predecessor, or nobody, has had.
             entry.state.store(DONE, Release);
+            self.slot.head.store(next, Release);
+            self.report(task.attempt, outcome, took);
             failed = outcome == Outcome::Failed;
+        } else {
+            self.slot.head.store(next, Release);
         }
-        (task.position + 1, failed)
+        (next, failed)
     }
 
     /// After a failure the dispatcher decides anew what of the rest is still to run: steps beside a failed one are not.

@@ -238,7 +238,11 @@ impl Dispatcher {
             for (task_id, attempt) in left.unstarted {
                 self.queue.requeue(task_id, attempt);
             }
-            self.touched.extend(left.unknown);
+            for (task_id, attempt) in left.unknown {
+                // No worker has it any more, whatever its row says.
+                self.queue.wait(task_id, attempt);
+                self.touched.push(task_id);
+            }
             if !left.lost.is_empty() {
                 self.db();
                 let lost: Vec<_> = left.lost.iter().map(|l| (l.0, l.1, !left.dismissed)).collect();
