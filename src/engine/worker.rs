@@ -5,6 +5,7 @@
 //! around the callback and never during it: before the switch, deferred triggers have fired and cursors are closed.
 #![allow(unsafe_code)]
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::atomic::{fence, AtomicPtr, Ordering::*};
 
@@ -181,8 +182,7 @@ impl Local {
     fn run_batch(&mut self) {
         let (head, tail) = (self.slot.head.load(Acquire), self.slot.tail.load(Acquire));
         let ids = (head..tail).map(|p| self.slot.entry(p).task_id.load(Acquire)).collect();
-        let (owner, memory) = (self.owner, self.memory);
-        let mut details = crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)));
+        let (mut details, unreadable) = self.read_details(ids);
         details.reverse();
         for position in head..tail {
             let entry = self.slot.entry(position);
@@ -191,6 +191,10 @@ impl Local {
             if entry.state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_ok() {
                 let from = crate::store::now();
                 let outcome = match found {
+                    None if unreadable.contains_key(&attempt.task_id) => {
+                        let error = format!("the task cannot be read: {}", unreadable[&attempt.task_id]);
+                        self.write_failure(attempt, true, from, error)
+                    }
                     Some(details) if details.attempt == attempt.attempt => self.run(attempt, details, from),
                     _ => Outcome::Stale,
                 };
@@ -208,6 +212,23 @@ impl Local {
         }
         // SAFETY: nothing of the batch is used any more.
         unsafe { pg_sys::MemoryContextReset(self.memory) };
+    }
+
+    /// What the tasks are, and why some of them cannot be read: whatever a user has written must not end the worker, which
+    /// would be started again for the same task, for ever. One that cannot be read keeps no other from running.
+    fn read_details(&self, ids: Vec<i64>) -> (Vec<Details>, HashMap<i64, String>) {
+        let (owner, memory) = (self.owner, self.memory);
+        let read = |ids| {
+            callback::guarded(|| {
+                crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)))
+            })
+        };
+        let mut unreadable = HashMap::new();
+        let details = read(ids.clone()).unwrap_or_else(|_| {
+            let one_by_one = ids.into_iter().map(|id| read(vec![id]).map_err(|error| unreadable.insert(id, error)));
+            one_by_one.flat_map(Result::unwrap_or_default).collect()
+        });
+        (details, unreadable)
     }
 
     /// After a failure the dispatcher decides anew what of the rest is still to run: steps beside a failed one are not.
@@ -306,8 +327,7 @@ impl Local {
                 own_task::end_of_callback();
                 let open = self.book(|| store::yielded(attempt, started, deadline));
                 if open {
-                    let arguments = pgrx::JsonB(arguments.0.clone());
-                    crate::store::connected(|| store::run_flow(flow, arguments, attempt.task_id));
+                    crate::store::connected(|| store::run_flow(flow, *arguments, attempt.task_id));
                 }
                 return self.settled(open, attempt, Outcome::Yielded);
             }
