@@ -12,10 +12,10 @@ const HOSTILE: [&str; 9] = [
     "$$; DROP TABLE t.canary; $$",
     "$x$; CREATE ROLE injected; $x$",
     "\\'; DROP TABLE t.canary; --",
-    "x' OR true OR 'x' = '",
+    "' || nextval('t.sprung') || '",
     "%s %I %L %1$s %n {} {0}",
     "a.\"b\".c\" \r\n\t\u{202e}\u{1b}[31m",
-    "(SELECT pg_terminate_backend(pid) FROM pg_stat_activity)",
+    "nextval('t.sprung')",
 ];
 
 /// A function, its schema and whether it is a procedure, and the types and names of what it takes.
@@ -119,13 +119,22 @@ fn hostile(kind: &str, text: &str, own: &Own) -> Vec<String> {
     }
 }
 
+/// A table to be dropped, and a sequence that moves when a text has become SQL, also where that is rolled back.
+fn traps(admin: &mut Session) -> Result<()> {
+    admin.run(
+        "CREATE TABLE t.canary (i INT); INSERT INTO t.canary VALUES (1);
+         CREATE SEQUENCE t.sprung; GRANT USAGE ON SEQUENCE t.sprung TO PUBLIC",
+    )
+}
+
 /// Everything that the attacker must not have changed, as one text.
 fn world(admin: &mut Session) -> Result<String> {
     let victims = "SELECT oid FROM pg_roles WHERE rolname = 'injected_victim'";
     let mut all = Vec::new();
     for query in [
         "SELECT count(*) FROM t.canary".to_owned(),
-        "SELECT string_agg(rolname || rolsuper || rolcreaterole, ',' ORDER BY oid) FROM pg_roles".into(),
+        "SELECT is_called FROM t.sprung".into(),
+        "SELECT string_agg(rolname || rolsuper || rolcreaterole, ',' ORDER BY oid) FROM pg_roles WHERE rolname ~ '^injected'".into(),
         "SELECT count(*) || ' ' || max(oid) FROM pg_proc WHERE pronamespace::REGNAMESPACE::TEXT !~ '^pg_temp'".into(),
         "SELECT count(*) || ' ' || max(oid) FROM pg_class WHERE relnamespace::REGNAMESPACE::TEXT !~ '^pg_(temp|toast)'".into(),
         "SELECT count(*) FROM pg_namespace WHERE nspname !~ '^pg_(temp|toast)'".into(),
@@ -147,7 +156,8 @@ fn world(admin: &mut Session) -> Result<String> {
 #[test]
 fn hostile_texts_in_every_argument_of_every_function_do_nothing() {
     attack("injected", |place| {
-        place.admin.run("CREATE TABLE t.canary (i INT); INSERT INTO t.canary VALUES (1); SELECT async.pause()")?;
+        place.admin.run("SELECT async.pause()")?;
+        traps(&mut place.admin)?;
         configure(&mut place.victim, "f", r#"{"node": "a", "routine": "t.notes"}"#)?;
         run(&mut place.victim, "f")?;
         place.victim.run("SELECT async.push_task(async.task('SELECT 1'))")?;
@@ -215,4 +225,27 @@ fn harmless(place: &mut Place<'_>, call: &str) -> Result<bool> {
     }
     ensure!(error.contains("ERROR "), "{call}\n{error}");
     Ok(false)
+}
+
+/// The attack notices a function that pastes what it is given: else the test above would say nothing.
+#[test]
+fn a_function_that_pastes_its_argument_is_noticed() {
+    attack("pasting", |place| {
+        place.admin.run(
+            "CREATE FUNCTION flow.naive(_text TEXT) RETURNS TEXT LANGUAGE plpgsql AS
+               $f$ DECLARE _found TEXT; BEGIN EXECUTE 'SELECT ''' || _text || '''' INTO _found; RETURN _found; END $f$;
+             GRANT EXECUTE ON FUNCTION flow.naive TO flow_user",
+        )?;
+        let naive = targets(&mut place.admin)?.iter().filter(|target| target.name == "flow.naive").count();
+        same(naive, 1)?;
+        traps(&mut place.admin)?;
+        let before = world(&mut place.admin)?;
+        let mut noticed = 0;
+        for text in HOSTILE {
+            noticed += usize::from(harmless(place, &format!("SELECT flow.naive({})", literal(text))).is_err());
+        }
+        ensure!(noticed > 0, "no text was noticed");
+        ensure!(world(&mut place.admin)? != before, "the trap did not spring");
+        Ok(())
+    });
 }
