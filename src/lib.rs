@@ -7,6 +7,8 @@ mod elsewhere_api;
 mod engine;
 mod error;
 mod flow_api;
+mod json;
+mod private_lock;
 mod results_api;
 mod settings;
 mod store;

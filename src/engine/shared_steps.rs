@@ -40,7 +40,7 @@ enum Became {
 
 /// How many of those that come next may share the first one's transaction.
 pub(super) fn company(first: &Assigned, rest: &VecDeque<Assigned>) -> usize {
-    let shares = |task: &Assigned| task.details.as_ref().and_then(|d| d.shares);
+    let shares = |task: &Assigned| task.details().and_then(|d| d.shares);
     match shares(first) {
         Some((_, most)) => rest.iter().take(most - 1).take_while(|task| shares(task) == shares(first)).count(),
         None => 0,
@@ -52,7 +52,7 @@ impl Local {
     pub(super) fn run_together(&mut self, group: &[Assigned]) -> (u64, bool) {
         let from = crate::store::now();
         let done = callback::guarded(|| {
-            if group.iter().flat_map(|task| &task.details).any(|d| d.lazy) {
+            if group.iter().filter_map(Assigned::details).any(|d| d.lazy) {
                 session::be_lazy();
             }
             session::start_transaction();
@@ -87,7 +87,7 @@ impl Local {
     fn run_each(&mut self, group: &[Assigned]) -> Vec<Ended> {
         let mut ended = Vec::with_capacity(group.len());
         for task in group {
-            let Assigned { position, attempt, details: Some(details) } = task else { continue };
+            let (Assigned { position, attempt, .. }, Some(details)) = (task, task.details()) else { continue };
             let state = &self.slot.entry(*position).state;
             if state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_err() {
                 continue; // taken back

@@ -5,7 +5,7 @@
 //! around the callback and never during it: before the switch, deferred triggers have fired and cursors are closed.
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::sync::atomic::{fence, AtomicPtr, Ordering::*};
 
@@ -139,8 +139,23 @@ pub(super) struct Local {
 pub(super) struct Assigned {
     pub position: u64,
     pub attempt: Attempt,
-    /// None: it has ended, or this attempt of it.
-    pub details: Option<Details>,
+    pub found: Found,
+}
+
+pub(super) enum Found {
+    Open(Box<Details>),
+    /// It has ended, or this attempt of it.
+    Ended,
+    Unreadable(String),
+}
+
+impl Assigned {
+    pub fn details(&self) -> Option<&Details> {
+        match &self.found {
+            Found::Open(details) => Some(details),
+            _ => None,
+        }
+    }
 }
 
 impl Local {
@@ -214,13 +229,16 @@ impl Local {
 
     /// What these attempts, handed out from this position on, are to do.
     pub(super) fn read(&self, from: u64, attempts: Vec<Attempt>) -> VecDeque<Assigned> {
-        let ids = attempts.iter().map(|a| a.task_id).collect();
-        let (owner, memory) = (self.owner, self.memory);
-        let mut found = crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)));
-        found.reverse();
+        let (mut details, mut unreadable) = self.read_details(attempts.iter().map(|a| a.task_id).collect());
+        details.reverse();
         let with_details = |(attempt, position): (Attempt, u64)| {
-            let details = found.pop_if(|d| d.task_id == attempt.task_id).filter(|d| d.attempt == attempt.attempt);
-            Assigned { position, attempt, details }
+            let open = details.pop_if(|d| d.task_id == attempt.task_id).filter(|d| d.attempt == attempt.attempt);
+            let found = match (open, unreadable.remove(&attempt.task_id)) {
+                (Some(details), _) => Found::Open(Box::new(details)),
+                (None, Some(error)) => Found::Unreadable(error),
+                (None, None) => Found::Ended,
+            };
+            Assigned { position, attempt, found }
         };
         attempts.into_iter().zip(from..).map(with_details).collect()
     }
@@ -231,9 +249,12 @@ impl Local {
         let mut failed = false;
         if entry.state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_ok() {
             let from = crate::store::now();
-            let outcome = match &task.details {
-                Some(details) => self.run(task.attempt, details, from),
-                None => Outcome::Stale,
+            let outcome = match &task.found {
+                Found::Open(details) => self.run(task.attempt, details, from),
+                Found::Unreadable(error) => {
+                    self.write_failure(task.attempt, true, from, format!("the task cannot be read: {error}"))
+                }
+                Found::Ended => Outcome::Stale,
             };
             let took = crate::store::now() - from;
             // Passed before it is reported: whoever takes the slot over, or rebuilds, between the two must not go on
@@ -246,6 +267,23 @@ impl Local {
             self.slot.head.store(next, Release);
         }
         (next, failed)
+    }
+
+    /// What the tasks are, and why some of them cannot be read: whatever a user has written must not end the worker, which
+    /// would be started again for the same task, for ever. One that cannot be read keeps no other from running.
+    fn read_details(&self, ids: Vec<i64>) -> (Vec<Details>, HashMap<i64, String>) {
+        let (owner, memory) = (self.owner, self.memory);
+        let read = |ids| {
+            callback::guarded(|| {
+                crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)))
+            })
+        };
+        let mut unreadable = HashMap::new();
+        let details = read(ids.clone()).unwrap_or_else(|_| {
+            let one_by_one = ids.into_iter().map(|id| read(vec![id]).map_err(|error| unreadable.insert(id, error)));
+            one_by_one.flat_map(Result::unwrap_or_default).collect()
+        });
+        (details, unreadable)
     }
 
     /// After a failure the dispatcher decides anew what of the rest is still to run: steps beside a failed one are not.
@@ -347,8 +385,7 @@ impl Local {
                 own_task::end_of_callback();
                 let open = self.book(|| store::yielded(attempt, started, deadline));
                 if open {
-                    let arguments = pgrx::JsonB(arguments.0.clone());
-                    crate::store::connected(|| store::run_flow(flow, arguments, attempt.task_id));
+                    crate::store::connected(|| store::run_flow(flow, *arguments, attempt.task_id));
                 }
                 return self.settled(open, attempt, Outcome::Yielded);
             }
