@@ -14,4 +14,5 @@ pub mod pauses;
 pub mod process;
 pub mod session;
 pub mod shmem;
+pub mod stop_points;
 pub mod worker;

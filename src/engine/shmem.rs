@@ -386,6 +386,8 @@ impl Remote {
 pub struct Shared {
     pub launcher: Process,
     pub launcher_wanted: AtomicBool,
+    /// Of a server for tests: see `stop_points`.
+    pub passed: super::stop_points::Passed,
     /// Why the launcher cannot do all it should, in a user's words.
     pub launcher_error: Text<64>,
     databases: usize,

@@ -20,6 +20,7 @@ use super::own_task::{self, Attempt, Decision};
 use super::process;
 use super::session;
 use super::shmem::{my_database, shared, DatabaseState, Worker, WorkerState, ASSIGNED, DONE, REVOKED, STARTED};
+use super::stop_points::{self, Point};
 use crate::settings;
 use crate::store::remote;
 use crate::store::worker::{self as store, Details, What};
@@ -72,6 +73,7 @@ pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
     super::announce::register();
     notices::init();
     let mut worker = Local { slot, owner, calls: callback::Calls::new(callback_type), memory: memory_context() };
+    stop_points::pass(Point::WorkerBegins);
     slot.was_ready.store(true, Release);
     if !slot.change_state(WorkerState::Starting, WorkerState::Ready) {
         return;
@@ -195,6 +197,7 @@ impl Local {
                     _ => Outcome::Stale,
                 };
                 self.report(attempt, outcome, from);
+                stop_points::pass(Point::WorkerReported);
                 entry.state.store(DONE, Release);
                 if outcome == Outcome::Failed {
                     self.give_back(position + 1..tail);
@@ -236,13 +239,16 @@ impl Local {
         notices::begin();
         own_task::begin(attempt);
 
+        stop_points::pass(Point::WorkerTook);
         let task = &details;
         let done = callback::guarded(|| {
             session::start_transaction();
             // SAFETY: what the callback's errors and pg_stat_activity show as the statement; cleared below.
             unsafe { pg_sys::debug_query_string = label.as_ptr() };
             let outcome = self.run_and_write(attempt, task, started, deadline);
+            stop_points::pass(Point::WorkerWrote);
             session::commit();
+            stop_points::pass(Point::WorkerCommitted);
             outcome
         });
         // SAFETY: the label is about to be freed.
