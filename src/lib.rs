@@ -30,5 +30,6 @@ pub extern "C-unwind" fn _PG_init() {
         engine::shmem::init();
         engine::hooks::init();
         engine::launcher::init();
+        engine::stop_points::init();
     }
 }

@@ -19,6 +19,7 @@ use super::own_task::{self, Attempt, Decision};
 use super::process;
 use super::session;
 use super::shmem::{ASSIGNED, DONE, PENDING, STARTED};
+use super::stop_points::{self, Point};
 use super::worker::{Assigned, Local};
 use crate::error::raise;
 use crate::store::worker::{self as store, Details, What};
@@ -60,7 +61,9 @@ impl Local {
             // From here on a cancel finds nothing to cancel: what follows is bookkeeping.
             self.leave_task();
             self.write(&ended);
+            stop_points::pass(Point::WorkerWrote);
             session::commit();
+            stop_points::pass(Point::WorkerCommitted);
             ended
         });
         self.leave_task();
@@ -178,6 +181,7 @@ impl Local {
             };
             self.report(e.attempt, outcome, each);
         }
+        stop_points::pass(Point::WorkerReported);
         (next, failed)
     }
 

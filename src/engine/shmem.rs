@@ -400,6 +400,8 @@ pub struct Shared {
     pub launcher_wanted: AtomicBool,
     /// Counts updates of extensions: what a session knows of versions may have changed.
     pub updates: AtomicU64,
+    /// Of a server for tests: see `stop_points`.
+    pub passed: super::stop_points::Passed,
     /// Why the launcher cannot do all it should, in a user's words.
     pub launcher_error: Text<64>,
     databases: usize,

@@ -22,6 +22,7 @@ use super::process;
 use super::session;
 use super::shared_steps;
 use super::shmem::{my_database, shared, DatabaseState, Worker, WorkerState, ASSIGNED, DONE, REVOKED, STARTED};
+use super::stop_points::{self, Point};
 use crate::settings;
 use crate::store::remote;
 use crate::store::worker::{self as store, Details, What};
@@ -74,6 +75,7 @@ pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
     super::announce::register();
     notices::init();
     let mut worker = Local { slot, owner, calls: callback::Calls::new(callback_type), memory: memory_context() };
+    stop_points::pass(Point::WorkerBegins);
     slot.was_ready.store(true, Release);
     if !slot.change_state(WorkerState::Starting, WorkerState::Ready) {
         return;
@@ -262,6 +264,7 @@ impl Local {
             entry.state.store(DONE, Release);
             self.slot.head.store(next, Release);
             self.report(task.attempt, outcome, took);
+            stop_points::pass(Point::WorkerReported);
             failed = outcome == Outcome::Failed;
         } else {
             self.slot.head.store(next, Release);
@@ -314,7 +317,9 @@ impl Local {
             // SAFETY: what the callback's errors and pg_stat_activity show as the statement; cleared below.
             unsafe { pg_sys::debug_query_string = label.as_ptr() };
             let outcome = self.run_and_write(attempt, task, started, deadline);
+            stop_points::pass(Point::WorkerWrote);
             session::commit();
+            stop_points::pass(Point::WorkerCommitted);
             outcome
         });
         // SAFETY: the label is about to be freed.
@@ -352,6 +357,7 @@ impl Local {
         process::report_activity(Some(&label));
         notices::begin();
         own_task::begin(attempt);
+        stop_points::pass(Point::WorkerTook);
         (deadline, label)
     }
 

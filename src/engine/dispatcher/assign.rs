@@ -1,6 +1,7 @@
 //! Decides which waiting tasks go to which workers now, and how many workers there should be.
 
 use super::{Dispatcher, Due};
+use crate::engine::stop_points::{self, Point};
 use crate::settings;
 use crate::store::dispatcher as store;
 use std::collections::{HashMap, HashSet};
@@ -125,6 +126,7 @@ impl Dispatcher {
             let pool = self.queue.lane(lane).key.pool;
             self.slots.hand(slot, lane, pool, &tasks, claim, &mut self.pools);
         }
+        stop_points::pass(Point::DispatcherMarked);
         if careful {
             self.end_transaction();
             super::set(c"synchronous_commit", c"off");
