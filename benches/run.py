@@ -11,6 +11,7 @@ writes docs/benchmarks.md with its pictures from them.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -58,6 +59,9 @@ def measure_all(names, modules, chosen, store, resume):
 
 
 def main():
+    # However it is ended, the cluster is removed on the way out.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(130))
     options = arguments()
     names = [name for name in (options.families or families.NAMES) if name not in options.without]
     modules = {name: families.load(name) for name in families.NAMES}

@@ -10,6 +10,10 @@ from harness.peer import CACHE, PEERS
 ABOUT = "graphile-worker, pg-boss, procrastinate and dbos, the same work on the same cluster"
 SECONDS = 330
 WORKERS = 4
+# What tuned settings have at their disposal: the default of pgflow.max_workers, and the 24 that graphile-worker's preset names.
+MANY_WORKERS = 16
+MANY_CLIENTS = 24
+PROBE = 300  # jobs that show about how fast a peer is
 
 
 def row_rate(cluster, table):
@@ -17,7 +21,8 @@ def row_rate(cluster, table):
     return cluster.one(f"SELECT ((count(*) - 1) / extract(epoch FROM max(at) - min(at)))::FLOAT FROM {table}")
 
 
-def ours_once(cluster, steps, flow):
+def ours_once(cluster, steps, flow, workers):
+    cluster.workers(workers)
     steps_rate(cluster, steps, flow)
     return row_rate(cluster, "bench.by_steps")
 
@@ -33,16 +38,20 @@ def peer_once(cluster, peer, jobs, batched):
 
 def throughput(cluster, sizes, say, batched_flow):
     """Rounds of everybody, one after the other; the order turns from round to round."""
-    entrants = {"pgflow": lambda: (ours_once(cluster, sizes.steps, "bench_steps"), None)}
+    entrants = {
+        "pgflow": lambda: (ours_once(cluster, sizes.steps, "bench_steps", WORKERS), None),
+        "pgflow, tuned": lambda: (ours_once(cluster, sizes.steps, batched_flow or "bench_steps", MANY_WORKERS), None),
+        "pgbench": lambda: (pgbench.rate(cluster, WORKERS, sizes.pgbench_seconds), None),
+        "pgbench, tuned": lambda: (pgbench.rate(cluster, MANY_CLIENTS, sizes.pgbench_seconds), None)}
     if batched_flow:
-        entrants["pgflow, batched"] = lambda: (ours_once(cluster, sizes.steps, batched_flow), None)
-    entrants["pgbench"] = lambda: (pgbench.rate(cluster, WORKERS, sizes.pgbench_seconds), None)
+        entrants["pgflow, batched"] = lambda: (ours_once(cluster, sizes.steps, batched_flow, WORKERS), None)
     for peer in PEERS:
         for batched in (False, True):
             label = f"{peer.name}, {'tuned' if batched else 'as many at a time'}"
-            warm = max(20, min(300, sizes.peer_jobs))
-            rate, _ = peer_once(cluster, peer, warm, batched)
-            jobs = int(min(sizes.peer_jobs, max(warm, rate * sizes.peer_seconds)))
+            jobs = sizes.peer_jobs
+            if jobs > PROBE:
+                rate, _ = peer_once(cluster, peer, PROBE, batched)
+                jobs = int(min(jobs, max(PROBE, rate * sizes.peer_seconds)))
             entrants[label] = lambda peer=peer, jobs=jobs, batched=batched: peer_once(cluster, peer, jobs, batched)
     found = {label: [] for label in entrants}
     order = list(entrants)
@@ -100,7 +109,7 @@ def measure(cluster, sizes, say):
             "node": "work", "node_routine": "bench.push", "step_routine": "bench.insert_row",
             "steps_per_transaction": STEPS_PER_TRANSACTION}]})
     cluster.workers(WORKERS)
-    figures = {"workers": WORKERS, "versions": {peer.name: peer.version() for peer in PEERS},
+    figures = {"workers": WORKERS, "batched": batched_flow is not None, "versions": {peer.name: peer.version() for peer in PEERS},
                "tuned": {peer.name: peer.tuned for peer in PEERS}}
     # Before throughput: nothing else has been in the tables yet.
     figures.update(latency_and_chain(cluster, sizes, say))
@@ -113,16 +122,18 @@ def measure(cluster, sizes, say):
 def settings(figures, label):
     name, _, kind = label.partition(", ")
     if name == "pgflow":
-        return f"{figures['workers']} workers" + (f", {STEPS_PER_TRANSACTION} steps a transaction" if kind else "")
+        batched = kind == "batched" or kind == "tuned" and figures["batched"]
+        return (f"{MANY_WORKERS if kind == 'tuned' else figures['workers']} workers"
+                + (f", {STEPS_PER_TRANSACTION} steps a transaction" if batched else ""))
     if name == "pgbench":
-        return f"{figures['workers']} clients"
+        return f"{MANY_CLIENTS if kind else figures['workers']} clients"
     return figures["tuned"][name] if kind == "tuned" else f"{figures['workers']} at a time"
 
 
-def won(rates, label):
-    """The word for a peer's row: who is ahead. A tuned peer is compared with the best of ours that is like it."""
-    ours = rates.get("pgflow, batched", rates["pgflow"]) if label.endswith("tuned") else rates["pgflow"]
-    return rates[label] / ours
+def our_rate(rates, label):
+    """What a system's row is compared with: a tuned one with our best, another with as many workers."""
+    ours = [rate for entrant, rate in rates.items() if entrant.startswith("pgflow")]
+    return max(ours) if label.endswith("tuned") else rates["pgflow"]
 
 
 def named(figures, label):
@@ -134,7 +145,7 @@ def tables(figures):
     rates = figures["rates"]
     rows = []
     for label, rate in sorted(rates.items(), key=lambda item: -item[1]):
-        ratio = "" if label.startswith("pg") and label.partition(",")[0] in ("pgflow", "pgbench") else won(rates, label)
+        ratio = rate / our_rate(rates, label) if label.partition(", ")[0] in figures["versions"] else ""
         rows.append([named(figures, label), settings(figures, label), number(rate, 0),
                      ratio and f"{ratio:.2f}" + (" **ahead of pgflow**" if ratio > 1 else "")])
     enqueue = {}
@@ -178,7 +189,7 @@ def verdicts(figures):
     for label in rates:
         name = label.partition(", ")[0]
         if name in figures["versions"]:
-            ours = rates.get("pgflow, batched", rates["pgflow"]) if label.endswith("tuned") else rates["pgflow"]
+            ours = our_rate(rates, label)
             lines.append(Verdict(f"{label}: throughput", "ahead", f"{number(ours, 0)}/s", f"{number(rates[label], 0)}/s",
                                  ours > rates[label]))
     for name in figures["versions"]:

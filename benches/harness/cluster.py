@@ -11,7 +11,7 @@ import psycopg
 ROOT = Path(__file__).resolve().parents[2]
 # Full durability, as delivered; memory and checkpoints so that neither side waits for them.
 SETTINGS = {
-    "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h", "max_worker_processes": "16",
+    "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h", "max_worker_processes": "32",
     "autovacuum_naptime": "5s"}
 
 

@@ -14,9 +14,16 @@ def _first(pattern, text, otherwise):
     return found.group(1) if found else otherwise
 
 
+def _commit():
+    """The commit of this checkout; the page and its results may differ from it, what the extension is made of may not."""
+    git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    commit = git("rev-parse", "--short=12", "HEAD")
+    changed = git("status", "--porcelain", "--", "src", "core", "executor", "sql", "Cargo.toml", "Cargo.lock")
+    return (commit or "unknown") + (" with changes" if changed else "")
+
+
 def describe(cluster):
     """Plain values for the record of a family."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
     return {
         "processor": _first(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), "unknown"),
         "cores": os.cpu_count(),
@@ -25,7 +32,7 @@ def describe(cluster):
         "kernel": os.uname().release,
         "postgres": cluster.one("SHOW server_version"),
         "pgflow": cluster.one("SELECT extversion FROM pg_extension WHERE extname = 'pgflow'"),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(),
         "library": hashlib.sha256(cluster.library.read_bytes()).hexdigest()[:16]}
 
 

@@ -40,7 +40,7 @@ REDUCED = Sizes(
 SMOKE = Sizes(
     name="smoke", steps=1_000, pairs=1, pgbench_seconds=0.5, latency=40, cold=2, chain=20, small_graph=50, large_graph=200,
     repeats=1, million=3_000, flows=50, push=1_000, cancel=1_000, idle_flows=10, idle_runs=100, idle_seconds=2, remote=30,
-    peer_seconds=0.5, peer_jobs=300, peer_pairs=1, peer_latency=5, peer_latency_seconds=2)
+    peer_seconds=0.5, peer_jobs=200, peer_pairs=1, peer_latency=5, peer_latency_seconds=2)
 PROFILES = {sizes.name: sizes for sizes in (FULL, REDUCED, SMOKE)}
 
 
