@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -31,7 +32,8 @@ def arguments():
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="where benchmarks.md and bench/ go")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--page", action="store_true")
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--list", action="store_true", help="names the families")
+    parser.add_argument("--self-test", action="store_true", help="tests what needs no server")
     return parser.parse_args()
 
 
@@ -63,6 +65,9 @@ def main():
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(130))
     options = arguments()
+    if options.self_test:
+        tests = unittest.defaultTestLoader.loadTestsFromName("test_harness")
+        sys.exit(not unittest.TextTestRunner().run(tests).wasSuccessful())
     names = [name for name in (options.families or families.NAMES) if name not in options.without]
     modules = {name: families.load(name) for name in families.NAMES}
     for name in names:

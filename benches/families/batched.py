@@ -4,7 +4,7 @@ from harness import throughput
 from harness.pairs import against_pgbench
 
 ABOUT = 'trivial steps of a node with "steps_per_transaction": 32'
-SECONDS = 50
+SECONDS = 40
 STEPS_PER_TRANSACTION = 32
 BAR = 3
 

@@ -7,7 +7,7 @@ from harness.cluster import Process
 from harness.figures import Table, Verdict, number
 
 ABOUT = "idle with 1,000 configured flows and 100,000 finished runs"
-SECONDS = 210
+SECONDS = 150
 
 
 def activity(cluster):

@@ -4,7 +4,7 @@ from harness import pgbench
 from harness.figures import Chart, Table, Verdict, spread
 
 ABOUT = "from the commit of run_flow to the callback, warm and cold worker"
-SECONDS = 55
+SECONDS = 40
 
 
 def measure(cluster, sizes, say):

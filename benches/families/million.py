@@ -10,7 +10,7 @@ from harness.cluster import milliseconds
 from harness.figures import Chart, Table, Verdict, median, number
 
 ABOUT = "one node with 1,000,000 steps; memory; views and diagrams beside them"
-SECONDS = 150
+SECONDS = 110
 WORKERS = 4
 # What the dispatcher may take for a million open steps, however they were pushed.
 MEMORY_BOUND = 128 << 20

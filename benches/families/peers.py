@@ -8,7 +8,7 @@ from harness.pairs import exactly_once, steps_rate
 from harness.peer import CACHE, PEERS
 
 ABOUT = "graphile-worker, pg-boss, procrastinate and dbos, the same work on the same cluster"
-SECONDS = 330
+SECONDS = 225
 WORKERS = 4
 # What tuned settings have at their disposal: the default of pgflow.max_workers, and the 24 that graphile-worker's preset names.
 MANY_WORKERS = 16

@@ -6,7 +6,7 @@ from harness import pgbench
 from harness.figures import Chart, Table, number
 
 ABOUT = "500 tasks in flight elsewhere, and what they cost the dispatcher"
-SECONDS = 20
+SECONDS = 15
 
 
 def elsewhere(cluster, tasks):

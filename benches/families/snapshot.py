@@ -7,7 +7,7 @@ from harness.figures import Chart, Table, Verdict, median, number
 from harness.pairs import alternate, steps_rate
 
 ABOUT = "a snapshot held open for the whole run"
-SECONDS = 75
+SECONDS = 60
 WORKERS = 2
 
 

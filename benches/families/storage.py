@@ -6,7 +6,7 @@ from harness import pgbench
 from harness.figures import Chart, Table, number
 
 ABOUT = "WAL bytes, dead tuples and index growth per step"
-SECONDS = 35
+SECONDS = 25
 
 
 def state(cluster, schemas):

@@ -17,7 +17,7 @@ def percentile(values, share):
     ordered = sorted(values)
     if not ordered:
         raise ValueError("a percentile of nothing")
-    return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1e6) * len(ordered) // 1_000_000) - 1))]
+    return ordered[min(len(ordered) - 1, max(0, -(-round(share * 1_000_000) * len(ordered) // 1_000_000) - 1))]
 
 
 def spread(values):

@@ -27,7 +27,8 @@ def draw(chart, path: Path):
     picture.x_labels = list(reversed(chart.labels))
     for label, values in chart.series.items():
         picture.add(label, list(reversed(values)))
-    text = picture.render(is_unicode=True)
+    # Without the script that shows tips, the empty id, and the comments, which have today's date in them.
+    text = re.sub(r"<script.*?</script>|<!--.*?-->| id=\"\"", "", picture.render(is_unicode=True), flags=re.S)
     path.write_text(re.sub(r"[ \t]+$", "", text, flags=re.M).rstrip() + "\n")
 
 

@@ -10,8 +10,8 @@ class Sizes:
     name: str = "full"
     steps: int = 50_000            # of a throughput figure
     pairs: int = 5                 # ours and the other, one after the other, who goes first changes
-    pgbench_seconds: float = 4.0   # of each pgbench run beside it
-    latency: int = 3_000           # runs with a warm worker; the 99.9th percentile is then the third worst
+    pgbench_seconds: float = 3.0   # of each pgbench run beside it
+    latency: int = 3_000           # runs with a warm worker; the 99.9th percentile is then the fourth worst
     cold: int = 15                 # runs with a worker that has to be started
     chain: int = 100
     small_graph: int = 1_000       # nodes; per-node cost is compared with …
@@ -25,11 +25,11 @@ class Sizes:
     idle_runs: int = 100_000       # finished
     idle_seconds: int = 60
     remote: int = 500              # tasks in flight elsewhere
-    peer_seconds: float = 6.0      # as many jobs as a peer does in about this time …
+    peer_seconds: float = 4.0      # as many jobs as a peer does in about this time …
     peer_jobs: int = 50_000        # … but no more than this
-    peer_pairs: int = 3
-    peer_latency: int = 300
-    peer_latency_seconds: float = 8.0  # those that poll do fewer
+    peer_pairs: int = 2
+    peer_latency: int = 200
+    peer_latency_seconds: float = 5.0  # those that poll do fewer
 
 
 FULL = Sizes()
