@@ -104,17 +104,20 @@ def measure(cluster, sizes, say):
     return figures
 
 
+def _megabytes(value):
+    return f"{value / 2**20:.1f}"
+
+
 def tables(figures):
-    megabyte = lambda value: f"{value / 2**20:.1f}"
     memory, steps = figures["memory"], number(figures["steps"], 0)
     return {
         "million": Table(["steps", "steps/s in the first tenth", "in the last tenth", "ratio", "pgbench, transactions/s"], [[
             steps, number(figures["tenths"][0], 0), number(figures["tenths"][-1], 0),
             f"**{figures['tenths'][-1] / figures['tenths'][0]:.2f}**", number(figures["pgbench"], 0)]]),
         "memory": Table(["private memory of the dispatcher", "MB"], [
-            ["without work", megabyte(memory["before"])],
-            [f"more, for {steps} open steps of one push", megabyte(memory["one_push"])],
-            [f"more, for {steps} open steps pushed 1,000 a call (reckoned from a fifth)", megabyte(memory["small_pushes"])]]),
+            ["without work", _megabytes(memory["before"])],
+            [f"more, for {steps} open steps of one push", _megabytes(memory["one_push"])],
+            [f"more, for {steps} open steps pushed 1,000 a call (reckoned from a fifth)", _megabytes(memory["small_pushes"])]]),
         "views": Table(["query", "with about 1,000 finished tasks, ms", f"with {steps}, ms"], [
             [label, f"{figures['few'][label]:.1f}", f"{figures['many'][label]:.1f}"] for label in LOOKS])}
 

@@ -12,7 +12,6 @@ SECONDS = 25
 def state(cluster, schemas):
     """Position of the log; rows made dead (still there, as statistics say), bytes of tables and of indexes."""
     cluster.sql("SELECT pg_stat_force_next_flush()")
-    time.sleep(1.5)  # other sessions report their counts within a second
     wal = cluster.one("SELECT pg_current_wal_insert_lsn() - '0/0'::PG_LSN")
     dead, heap, index = cluster.sql(
         """SELECT sum(n_dead_tup), sum(pg_table_size(relid)), sum(pg_indexes_size(relid))
@@ -38,6 +37,7 @@ def measure(cluster, sizes, say):
     pushed = state(cluster, schemas)
     cluster.sql("SELECT async.resume()")
     cluster.wait(run)
+    time.sleep(1.5)  # workers report what they have counted within a second
     done = state(cluster, schemas)
     before = state(cluster, ["bench"])
     rate = pgbench.rate(cluster, 2, sizes.pgbench_seconds)

@@ -14,11 +14,14 @@ def _first(pattern, text, otherwise):
     return found.group(1) if found else otherwise
 
 
+def _git(*words):
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def _commit():
     """The commit of this checkout; the page and its results may differ from it, what the extension is made of may not."""
-    git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    commit = git("rev-parse", "--short=12", "HEAD")
-    changed = git("status", "--porcelain", "--", "src", "core", "executor", "sql", "Cargo.toml", "Cargo.lock")
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--", "src", "core", "executor", "sql", "Cargo.toml", "Cargo.lock")
     return (commit or "unknown") + (" with changes" if changed else "")
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 INSERT = "\\set i random(1, 1000000)\nINSERT INTO bench.by_pgbench (i) VALUES (:i);\n"
@@ -42,7 +43,6 @@ def at_once(cluster, clients, script):
     """Seconds that so many clients take for one transaction each, connections included."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "script.sql").write_text(script)
-        import time
         began = time.monotonic()
         done = subprocess.run(
             [cluster.bin / "pgbench", "-n", "-c", str(clients), "-j", "2", "-t", "1", "-f", "script.sql"],
