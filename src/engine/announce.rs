@@ -184,6 +184,13 @@ fn tell(notes: impl Iterator<Item = Note>, committed: bool) {
     }
 }
 
+/// The same, and forgets it: the transaction goes on with another task.
+pub fn take_decision() -> Option<Decision> {
+    let decision = pending_decision();
+    NOTES.with_borrow_mut(|notes| notes.retain(|n| !matches!(n.note, Note::Decide(_))));
+    decision
+}
+
 /// What the callback decided for its own task in the transaction that is still open.
 pub fn pending_decision() -> Option<Decision> {
     NOTES.with_borrow(|notes| {

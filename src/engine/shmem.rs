@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, 
 use pgflow_core::ring::{Cell, Event, Full, Positions, Ring};
 use pgrx::pg_sys;
 
+use super::own_task::Attempt;
 use crate::settings;
 
 /// Assignments a worker can hold.
@@ -261,6 +262,8 @@ pub const ASSIGNED: u32 = 1;
 pub const STARTED: u32 = 2;
 pub const REVOKED: u32 = 3;
 pub const DONE: u32 = 4;
+/// Its callback has returned; its effects wait for the end of the transaction that it shares with others.
+pub const PENDING: u32 = 5;
 
 /// One task handed to a worker.
 #[repr(C)]
@@ -268,6 +271,12 @@ pub struct Assignment {
     pub task_id: AtomicI64,
     pub attempt: AtomicI32,
     pub state: AtomicU32,
+}
+
+impl Assignment {
+    pub fn attempt(&self) -> Attempt {
+        Attempt { task_id: self.task_id.load(Acquire), attempt: self.attempt.load(Acquire) }
+    }
 }
 
 #[repr(C)]

@@ -5,6 +5,7 @@
 //! around the callback and never during it: before the switch, deferred triggers have fired and cursors are closed.
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::sync::atomic::{fence, AtomicPtr, Ordering::*};
 
@@ -19,6 +20,7 @@ use super::notices;
 use super::own_task::{self, Attempt, Decision};
 use super::process;
 use super::session;
+use super::shared_steps;
 use super::shmem::{my_database, shared, DatabaseState, Worker, WorkerState, ASSIGNED, DONE, REVOKED, STARTED};
 use crate::settings;
 use crate::store::remote;
@@ -125,12 +127,20 @@ fn memory_context() -> pg_sys::MemoryContext {
     }
 }
 
-struct Local {
-    slot: &'static Worker,
+pub(super) struct Local {
+    pub(super) slot: &'static Worker,
     owner: pg_sys::Oid,
-    calls: callback::Calls,
+    pub(super) calls: callback::Calls,
     /// What lives as long as a batch: arguments of its tasks.
     memory: pg_sys::MemoryContext,
+}
+
+/// A task that this worker was handed.
+pub(super) struct Assigned {
+    pub position: u64,
+    pub attempt: Attempt,
+    /// None: it has ended, or this attempt of it.
+    pub details: Option<Details>,
 }
 
 impl Local {
@@ -180,27 +190,20 @@ impl Local {
     /// Reads what is assigned now, in one statement, and runs it in order.
     fn run_batch(&mut self) {
         let (head, tail) = (self.slot.head.load(Acquire), self.slot.tail.load(Acquire));
-        let ids = (head..tail).map(|p| self.slot.entry(p).task_id.load(Acquire)).collect();
-        let (owner, memory) = (self.owner, self.memory);
-        let mut details = crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)));
-        details.reverse();
-        for position in head..tail {
-            let entry = self.slot.entry(position);
-            let attempt = Attempt { task_id: entry.task_id.load(Acquire), attempt: entry.attempt.load(Acquire) };
-            let found = details.pop_if(|d| d.task_id == attempt.task_id);
-            if entry.state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_ok() {
-                let from = crate::store::now();
-                let outcome = match found {
-                    Some(details) if details.attempt == attempt.attempt => self.run(attempt, details, from),
-                    _ => Outcome::Stale,
-                };
-                self.report(attempt, outcome, from);
-                entry.state.store(DONE, Release);
-                if outcome == Outcome::Failed {
-                    self.give_back(position + 1..tail);
-                }
+        let attempts = (head..tail).map(|p| self.slot.entry(p).attempt()).collect();
+        let mut assigned = self.read(head, attempts);
+        while let Some(first) = assigned.pop_front() {
+            let company = shared_steps::company(&first, &assigned);
+            let (next, failed) = if company == 0 {
+                self.run_alone(&first)
+            } else {
+                let group: Vec<Assigned> = std::iter::once(first).chain(assigned.drain(..company)).collect();
+                self.run_together(&group)
+            };
+            if failed {
+                self.give_back(next..tail);
             }
-            self.slot.head.store(position + 1, Release);
+            self.slot.head.store(next, Release);
             if outcome_wakes(self.slot) {
                 wake_dispatcher();
             }
@@ -208,6 +211,36 @@ impl Local {
         }
         // SAFETY: nothing of the batch is used any more.
         unsafe { pg_sys::MemoryContextReset(self.memory) };
+    }
+
+    /// What these attempts, handed out from this position on, are to do.
+    pub(super) fn read(&self, from: u64, attempts: Vec<Attempt>) -> VecDeque<Assigned> {
+        let ids = attempts.iter().map(|a| a.task_id).collect();
+        let (owner, memory) = (self.owner, self.memory);
+        let mut found = crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)));
+        found.reverse();
+        let with_details = |(attempt, position): (Attempt, u64)| {
+            let details = found.pop_if(|d| d.task_id == attempt.task_id).filter(|d| d.attempt == attempt.attempt);
+            Assigned { position, attempt, details }
+        };
+        attempts.into_iter().zip(from..).map(with_details).collect()
+    }
+
+    /// Runs one task in a transaction of its own. Returns what comes next, and whether it failed.
+    pub(super) fn run_alone(&mut self, task: &Assigned) -> (u64, bool) {
+        let entry = self.slot.entry(task.position);
+        let mut failed = false;
+        if entry.state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_ok() {
+            let from = crate::store::now();
+            let outcome = match &task.details {
+                Some(details) => self.run(task.attempt, details, from),
+                None => Outcome::Stale,
+            };
+            self.report(task.attempt, outcome, crate::store::now() - from);
+            entry.state.store(DONE, Release);
+            failed = outcome == Outcome::Failed;
+        }
+        (task.position + 1, failed)
     }
 
     /// After a failure the dispatcher decides anew what of the rest is still to run: steps beside a failed one are not.
@@ -218,8 +251,8 @@ impl Local {
         }
     }
 
-    fn report(&self, attempt: Attempt, outcome: Outcome, from: i64) {
-        let microseconds = (crate::store::now() - from).clamp(0, u32::MAX.into()) as u32;
+    pub(super) fn report(&self, attempt: Attempt, outcome: Outcome, microseconds: i64) {
+        let microseconds = microseconds.clamp(0, u32::MAX.into()) as u32;
         let Attempt { task_id, attempt } = attempt;
         self.slot.tasks_done.fetch_add(1, Relaxed);
         if let Some(database) = my_database() {
@@ -228,15 +261,11 @@ impl Local {
     }
 
     /// One attempt, from its mark in shared memory to its outcome in the table.
-    fn run(&mut self, attempt: Attempt, details: Details, started: i64) -> Outcome {
-        let deadline = details.timeout.map_or(0, |t| details.first_started.unwrap_or(started).saturating_add(t));
-        self.enter_task(attempt, started, deadline);
-        let label = CString::new(details.label.replace('\0', "")).unwrap_or_default();
-        process::report_activity(Some(&label));
-        notices::begin();
-        own_task::begin(attempt);
-
-        let task = &details;
+    fn run(&mut self, attempt: Attempt, task: &Details, started: i64) -> Outcome {
+        let (deadline, label) = self.enter_task(attempt, task, started);
+        if task.lazy {
+            session::be_lazy();
+        }
         let done = callback::guarded(|| {
             session::start_transaction();
             // SAFETY: what the callback's errors and pg_stat_activity show as the statement; cleared below.
@@ -260,8 +289,10 @@ impl Local {
         outcome
     }
 
-    fn enter_task(&self, attempt: Attempt, started: i64, deadline: i64) {
+    /// From now on this is the worker's task. Returns when its time is up, and what pg_stat_activity shows.
+    pub(super) fn enter_task(&self, attempt: Attempt, task: &Details, started: i64) -> (i64, CString) {
         let slot = self.slot;
+        let deadline = task.timeout.map_or(0, |t| task.first_started.unwrap_or(started).saturating_add(t));
         slot.attempt.store(attempt.attempt, Release);
         slot.started.store(started, Release);
         slot.done.store(f64::NAN.to_bits(), Release);
@@ -274,6 +305,11 @@ impl Local {
         if let Some(database) = my_database().filter(|d| deadline != 0 && deadline < d.next_wake.load(Acquire)) {
             database.dispatcher.wake();
         }
+        let label = CString::new(task.label.replace('\0', "")).unwrap_or_default();
+        process::report_activity(Some(&label));
+        notices::begin();
+        own_task::begin(attempt);
+        (deadline, label)
     }
 
     /// Runs the callback and writes its outcome, in the open transaction. Whatever is wrong is raised.
@@ -367,7 +403,7 @@ impl Local {
     }
 
     /// Bookkeeping inside the callback's transaction: as the owner, writable, and back.
-    fn book<T>(&self, body: impl FnOnce() -> T) -> T {
+    pub(super) fn book<T>(&self, body: impl FnOnce() -> T) -> T {
         crate::store::as_user(self.owner, || store::writable(|| crate::store::connected(body)))
     }
 

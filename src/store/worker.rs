@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use pgflow_executor::results::{ResultSpec, ResultTo};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
 use super::{arg, connected, run, Arg};
@@ -26,6 +27,10 @@ pub struct Details {
     pub spec: Option<Box<ResultSpec>>,
     /// The task's target is somewhere else: it may have secrets.
     pub elsewhere: bool,
+    /// Its transactions need not be on disk when they commit (`synchronous_commit: off`).
+    pub lazy: bool,
+    /// With others of this node it may share a transaction: (flow, node), how many at most.
+    pub shares: Option<((i64, i32), usize)>,
     /// For `pg_stat_activity`.
     pub label: String,
 }
@@ -71,7 +76,11 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                  CASE WHEN t.query IS NULL AND CASE WHEN t.is_step THEN coalesce(n.step_query, n.step_routine)
                                                     ELSE coalesce(n.query, n.routine) END IS NULL
                       THEN coalesce(n.query_routine_resolved, n.query_routine) END,
-                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->'result', coalesce(g.kind, 'local') = 'local'
+                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->'result', coalesce(g.kind, 'local') = 'local',
+                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->>'synchronous_commit' = 'off',
+                 -- What has been tried before runs alone: the last attempt may have failed for the company it was in.
+                 CASE WHEN t.is_step AND t.attempt = 0 AND NOT t.asynchronous_finish
+                      THEN (n.options->>'steps_per_transaction')::int END
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
           JOIN async.task t ON t.task_id = u.task_id AND t.processed IS NULL
           CROSS JOIN async.control c
@@ -121,6 +130,12 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
             } else {
                 What::Call { routine: rows.get(row, 4).unwrap_or_default(), arguments: arguments()? }
             };
+            let shares = match (&what, rows.get::<i32>(row, 20)) {
+                (What::Call { .. } | What::Query(_), Some(most)) if is_here && most > 1 => {
+                    Some(((rows.get(row, 9)?, rows.get(row, 10)?), most as usize))
+                }
+                _ => None,
+            };
             Some(Details {
                 task_id,
                 attempt: rows.get::<i32>(row, 2)? + 1,
@@ -130,6 +145,8 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                 asynchronous: rows.get(row, 14).unwrap_or(false),
                 spec,
                 elsewhere: !is_here,
+                lazy: rows.get(row, 19).unwrap_or(false),
+                shares,
                 label: match (flow, node) {
                     (Some(flow), Some(node)) => format!("pgflow: flow {flow} node {node} task {task_id}"),
                     _ => format!("pgflow: task {task_id}"),
@@ -163,6 +180,23 @@ pub fn finish(a: Attempt, started: i64) -> bool {
         &[arg(a.task_id), arg(a.attempt), time(started)],
     )
     .len == 1
+}
+
+/// `finish` for several, with their starts; returns how many of the attempts were still open.
+pub fn finish_all(attempts: &[(Attempt, i64)]) -> usize {
+    let ids: Vec<i64> = attempts.iter().map(|(a, _)| a.task_id).collect();
+    let numbers: Vec<i32> = attempts.iter().map(|(a, _)| a.attempt).collect();
+    let starts: Vec<Option<TimestampWithTimeZone>> =
+        attempts.iter().map(|(_, started)| TimestampWithTimeZone::try_from(*started).ok()).collect();
+    run(
+        c"UPDATE async.task t SET consumed = u.started, first_consumed = coalesce(t.first_consumed, u.started),
+                 processed = clock_timestamp(), finish_status = 'FINISHED', failed = false, attempt = u.attempt,
+                 suspect = false
+          FROM unnest($1, $2, $3) AS u (task_id, attempt, started)
+          WHERE t.task_id = u.task_id AND t.attempt = u.attempt - 1 AND t.processed IS NULL",
+        &[arg(ids), arg(numbers), arg(starts)],
+    )
+    .len
 }
 
 pub fn fail(a: Attempt, started: i64, error: &str, partially_committed: bool) -> bool {

@@ -163,6 +163,10 @@ fn check_steps_to_flow(flow_name: &str, node: &NodeDoc, catalog: &mut Asked<'_>,
             "push the steps from the node's routine with flow.push_steps",
         );
     }
+    if node.keys.contains_key("steps_per_transaction") {
+        let message = "\"steps_per_transaction\" has no meaning together with \"steps_to_flow\"";
+        faults.error(node.path_of("steps_per_transaction"), message);
+    }
     if other == flow_name {
         let hint = "its runs start runs of itself until a node pushes no more steps, or the nesting limit is reached";
         faults.warn_hint(path, format!("\"steps_to_flow\" names this flow itself, {}", quoted(other)), hint);

@@ -63,6 +63,9 @@ pub fn options_faults(target: &TargetInfo, given: &Map<String, Value>, catalog: 
     let mut known = Map::new();
     for (key, value) in given.iter().filter(|(_, value)| !value.is_null()) {
         match keys::Level::Node.kind(key).filter(|_| options::OPTIONS.contains(&key.as_str())) {
+            Some(_) if key == "steps_per_transaction" => {
+                faults.error(fault::key_path("", key), "\"steps_per_transaction\" has no meaning outside flows");
+            }
             None => faults.error_hint(
                 fault::key_path("", key),
                 format!("unknown option {}", fault::quoted(key)),
