@@ -2,7 +2,7 @@
 # PG_CONFIG=… chooses the PostgreSQL to build for, PG_MAJOR=… another of Debian's (default: Debian's PostgreSQL 15).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint scratch scratch-stop install bench soak fuzz sql-reference
+.PHONY: help demo test lint scratch scratch-stop install bench bench-smoke bench-page soak fuzz sql-reference
 ifdef PG_CONFIG
 export PG_CONFIG
 endif
@@ -21,7 +21,7 @@ demo: ## run flows on public flight data, here and on ClickHouse, live, and draw
 	@demo/run.sh
 
 test: ## run all test layers, the fast ones first
-	@scripts/setup.sh build demo servers
+	@scripts/setup.sh build demo servers bench
 	@scripts/install.sh
 	@scripts/test.sh
 
@@ -42,10 +42,19 @@ install: ## build and install the extension for the server of PG_CONFIG=…
 	@scripts/setup.sh build
 	@scripts/install.sh
 
-bench: ## measure throughput against pgbench, latency, chain and fan-out (SMOKE=1: in seconds)
-	@scripts/setup.sh build
+bench: ## measure everything beside pgbench and other systems, write docs/benchmarks.md (FAMILIES="…", SIZES="…", RESUME=1)
+	@scripts/setup.sh build bench peers
 	@scripts/install.sh
-	@benches/run.sh
+	@benches/run.sh $(if $(FAMILIES),--families $(FAMILIES)) $(if $(SIZES),--sizes "$(SIZES)") $(if $(RESUME),--resume)
+
+bench-smoke: ## all benchmarks in a minute, to see that they work; their figures say nothing (target/bench-smoke)
+	@scripts/setup.sh build bench peers
+	@scripts/install.sh
+	@benches/run.sh --profile smoke --out target/bench-smoke
+
+bench-page: ## write docs/benchmarks.md anew from docs/bench/results.jsonl
+	@scripts/setup.sh bench
+	@benches/run.sh --page
 
 soak: ## the crash and property tests for long: KILLS=20 of each kind, FLOWS=2000 random flows
 	@scripts/setup.sh build servers

@@ -141,7 +141,8 @@ fn f25_a_role_without_a_worker_gets_one() {
         )?;
         let long = long_run(kit, 20_000, 0)?;
         let mut other = kit.database.connect_as("f25_other")?;
-        other.run(r#"SELECT flow.configure_flow('theirs', '{"nodes": [{"node": "small", "routine": "t.nothing"}]}')"#)?;
+        other
+            .run(r#"SELECT flow.configure_flow('theirs', '{"nodes": [{"node": "small", "routine": "t.nothing"}]}')"#)?;
         let before = kit.session.number(ENDED)?;
         let theirs = other.number("SELECT flow.run_flow('theirs', '{}')")?;
         kit.wait(theirs)?;
