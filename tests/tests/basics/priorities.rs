@@ -151,21 +151,3 @@ fn f25_a_role_without_a_worker_gets_one() {
         kit.session.run(&format!("SELECT flow.cancel({long})"))
     });
 }
-
-#[test]
-fn f25_with_ageing_what_is_less_urgent_runs_too() {
-    test("f25_ageing", |kit| {
-        kit.flow(r#"{"node": "small", "routine": "t.nothing", "priority": 3}"#)?;
-        let long = long_run(kit, 20_000, -3)?;
-        let waiting = kit.run()?;
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        same(kit.nodes(waiting)?, "small Waiting")?;
-        kit.database.set("pgflow.priority_ageing", "50ms")?;
-        let result = kit.wait(waiting);
-        kit.database.reset("pgflow.priority_ageing")?;
-        result?;
-        let open = kit.session.number("SELECT count(*) FROM async.task WHERE is_step AND processed IS NULL")?;
-        anyhow::ensure!(open > 0, "it ran when all others had");
-        kit.session.run(&format!("SELECT flow.cancel({long})"))
-    });
-}

@@ -1,6 +1,7 @@
 //! What an administrator lives through: several databases, copies, standbys, dumps, too few places, odd roles, attackers.
 //! Each test's name says the rule. Most share one cluster, a database for each; some need one of their own.
 
+mod ageing;
 mod databases;
 mod dumps;
 mod forging;
