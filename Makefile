@@ -2,7 +2,7 @@
 # PG_CONFIG=… chooses the PostgreSQL to build for, PG_MAJOR=… another of Debian's (default: Debian's PostgreSQL 15).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-majors lint scratch scratch-stop install bench soak sql-reference
+.PHONY: help demo test test-majors lint scratch scratch-stop install bench bench-smoke bench-page soak fuzz sql-reference
 ifdef PG_CONFIG
 export PG_CONFIG
 endif
@@ -24,7 +24,7 @@ demo: ## run flows on public flight data, here and on ClickHouse, live, and draw
 	@demo/run.sh
 
 test: ## run all test layers, the fast ones first
-	@scripts/setup.sh build demo servers
+	@scripts/setup.sh build demo servers bench
 	@scripts/install.sh
 	@$(call install_for,16) || echo "test: goes on without PostgreSQL 16; what needs it fails" >&2
 	@scripts/test.sh
@@ -50,15 +50,28 @@ install: ## build and install the extension for the server of PG_CONFIG=…
 	@scripts/setup.sh build
 	@scripts/install.sh
 
-bench: ## measure throughput against pgbench, latency, chain and fan-out (SMOKE=1: in seconds)
-	@scripts/setup.sh build
+bench: ## measure everything beside pgbench and other systems, write docs/benchmarks.md (FAMILIES="…", SIZES="…", RESUME=1)
+	@scripts/setup.sh build bench peers
 	@scripts/install.sh
-	@benches/run.sh
+	@benches/run.sh $(if $(FAMILIES),--families $(FAMILIES)) $(if $(SIZES),--sizes "$(SIZES)") $(if $(RESUME),--resume)
+
+bench-smoke: ## all benchmarks in a minute, to see that they work; their figures say nothing (target/bench-smoke)
+	@scripts/setup.sh build bench peers
+	@scripts/install.sh
+	@benches/run.sh --profile smoke --out target/bench-smoke
+
+bench-page: ## write docs/benchmarks.md anew from docs/bench/results.jsonl
+	@scripts/setup.sh bench
+	@benches/run.sh --page
 
 soak: ## the crash and property tests for long: KILLS=20 of each kind, FLOWS=2000 random flows
 	@scripts/setup.sh build servers
 	@scripts/install.sh
 	@PGFLOW_SEED=$${SEED:-$$RANDOM} PGFLOW_KILLS=$${KILLS:-20} PGFLOW_FLOWS=$${FLOWS:-2000} LIMIT=6h scripts/test.sh server
+
+fuzz: ## the definition parser and the diagrams against strange input for MINUTES=60 (SEED=… repeats a run)
+	@scripts/setup.sh build
+	@PGFLOW_FUZZ_MINUTES=$${MINUTES:-60} PGFLOW_FUZZ_SEED=$${SEED:-} cargo test -p pgflow-core --test fuzz -- --nocapture --test-threads 1
 
 sql-reference: ## write docs/sql-reference.md anew from the comments in the database
 	@scripts/setup.sh build

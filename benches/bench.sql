@@ -1,15 +1,19 @@
--- What the benchmarks of benches/run.sh run: callbacks, flows, and the loops that measure.
-\set ON_ERROR_STOP on
-SET client_min_messages = warning;
-DROP SCHEMA IF EXISTS bench CASCADE;
+-- What the benchmarks run: callbacks, flows, and the loops that measure. Loaded into a fresh database for each family.
 CREATE SCHEMA bench;
 
 CREATE TABLE bench.by_steps (i BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp());
 CREATE TABLE bench.by_pgbench (LIKE bench.by_steps INCLUDING ALL);
+CREATE TABLE bench.by_peer (LIKE bench.by_steps INCLUDING ALL);
 CREATE TABLE bench.started (flow_id BIGINT PRIMARY KEY, at TIMESTAMPTZ NOT NULL);
 CREATE TABLE bench.committed (flow_id BIGINT PRIMARY KEY, kind TEXT NOT NULL, began TIMESTAMPTZ NOT NULL, ended TIMESTAMPTZ NOT NULL);
 
 CREATE PROCEDURE bench.nothing(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$ BEGIN END $$;
+
+CREATE PROCEDURE bench.sleep(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_sleep(600);
+END
+$$;
 
 CREATE PROCEDURE bench.push(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
 DECLARE
@@ -17,6 +21,15 @@ DECLARE
     SELECT jsonb_build_object('i', i) FROM generate_series(1, (_args.flow_arguments->>'steps')::INT) AS i);
 BEGIN
   CALL flow.push_steps(_args.flow_id, _args.node, _steps);
+END
+$$;
+
+-- Pushes the steps _low … _high, as a client would: CALL takes no subquery as an argument.
+CREATE PROCEDURE bench.push_range(_run BIGINT, _low INT, _high INT) LANGUAGE plpgsql AS $$
+DECLARE
+  _steps JSONB[] := ARRAY(SELECT jsonb_build_object('i', i) FROM generate_series(_low, _high) AS i);
+BEGIN
+  CALL flow.push_steps(_run, 'work', _steps);
 END
 $$;
 
@@ -73,30 +86,10 @@ CREATE VIEW bench.latency AS
   SELECT c.kind, extract(epoch FROM s.at - c.ended) * 1000 AS after_commit, extract(epoch FROM s.at - c.began) * 1000 AS with_commit
   FROM bench.committed c JOIN bench.started s USING (flow_id);
 
-SELECT count(flow.configure_flow(name, configuration)) AS configured
+SELECT flow.configure_flow(name, configuration)
 FROM (VALUES
-  ('bench_steps', '{"nodes": [{"node": "work", "node_routine": "bench.push", "step_routine": "bench.insert_row"}]}'::JSONB),
-  ('bench_stamp', '{"nodes": [{"node": "stamp", "routine": "bench.stamp"}]}')) AS f(name, configuration) \gset
-
--- A chain of nodes, a fan 1 -> n -> 1, and layers of two nodes that depend on both of the layer before.
-CREATE FUNCTION bench.chain(_nodes INT) RETURNS JSONB LANGUAGE sql AS $$
-  SELECT jsonb_build_object('nodes', jsonb_agg(jsonb_build_object('node', 'n' || i, 'routine', 'bench.nothing',
-    'dependencies', CASE WHEN i = 1 THEN '[]'::JSONB ELSE jsonb_build_array(jsonb_build_object('parent', 'n' || i - 1)) END)))
-  FROM generate_series(1, _nodes) AS i
-$$;
-
-CREATE FUNCTION bench.fan(_width INT) RETURNS JSONB LANGUAGE sql AS $$
-  SELECT jsonb_build_object('nodes',
-    jsonb_build_array('{"node": "first", "routine": "bench.nothing"}'::JSONB)
-    || jsonb_agg(jsonb_build_object('node', 'n' || i, 'routine', 'bench.nothing', 'dependencies', '[{"parent": "first"}]'::JSONB))
-    || jsonb_build_array(jsonb_build_object('node', 'last', 'routine', 'bench.nothing',
-         'dependencies', jsonb_agg(jsonb_build_object('parent', 'n' || i)))))
-  FROM generate_series(1, _width) AS i
-$$;
-
-CREATE FUNCTION bench.layers(_layers INT) RETURNS JSONB LANGUAGE sql AS $$
-  SELECT jsonb_build_object('nodes', jsonb_agg(jsonb_build_object('node', format('n%s_%s', l, k), 'routine', 'bench.nothing',
-    'dependencies', CASE WHEN l = 1 THEN '[]'::JSONB ELSE jsonb_build_array(
-      jsonb_build_object('parent', format('n%s_1', l - 1)), jsonb_build_object('parent', format('n%s_2', l - 1))) END)))
-  FROM generate_series(1, _layers) AS l, generate_series(1, 2) AS k
-$$;
+  ('bench_nothing', '{"nodes": [{"node": "nothing", "routine": "bench.nothing"}]}'::JSONB),
+  ('bench_steps', '{"nodes": [{"node": "work", "node_routine": "bench.push", "step_routine": "bench.insert_row"}]}'),
+  ('bench_late', '{"nodes": [{"node": "work", "node_routine": "bench.nothing", "step_routine": "bench.insert_row"}]}'),
+  ('bench_sleep', '{"nodes": [{"node": "work", "node_routine": "bench.nothing", "step_routine": "bench.sleep"}]}'),
+  ('bench_stamp', '{"nodes": [{"node": "stamp", "routine": "bench.stamp"}]}')) AS f(name, configuration);

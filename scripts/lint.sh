@@ -39,12 +39,12 @@ text() {
     [ ! -s "$file" ] || [ "$(tail -c 1 "$file" | wc -l)" = 1 ] || { echo "$file: no newline at the end"; bad=1; }
     ! grep -nHE '(^|[^[:alnum:]])/(work|root|home)/[a-z]' "$file" || bad=1
     case "$file" in
-      *.rs | *.sql | *.sh)
+      *.rs | *.sql | *.sh | *.py | *.mjs)
         lines=$(wc -l <"$file")
         # A file that is made of others may be as long as they are together.
         [ "$lines" -le 600 ] || [[ $file = sql/pgflow[_-]*.sql ]] || { echo "$file: $lines lines, more than 600"; bad=1; } ;;
     esac
-  done < <(sources '*.rs' '*.sql' '*.sh' '*.md' '*.toml' Makefile .ci/run)
+  done < <(sources '*.rs' '*.sql' '*.sh' '*.py' '*.mjs' '*.md' '*.toml' Makefile .ci/run)
   return $bad
 }
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Installs what a bare Debian machine with Rust lacks, and nothing that is there already. Nothing else in this repository
 # installs anything. Works as root, and as an ordinary user with sudo.
-# Usage: scripts/setup.sh [build|demo|clickhouse|servers|lint ...]   (default: build)
+# Usage: scripts/setup.sh [build|demo|clickhouse|servers|bench|peers|lint ...]   (default: build)
 #   build    PostgreSQL with headers (unless PG_CONFIG names one), clang for the bindings
 #   demo     Graphviz, npm, and the public data (in ~/.cache/pgflow; downloaded once)
 #   clickhouse  ClickHouse, for the demo's second act (in ~/.cache/pgflow/servers)
 #   servers  what tests speak to: that, S3, Azure, PostgreSQL 16 to 18, pgbouncer (in the same place)
 #   majors   PostgreSQL 16 and 18 with headers, to build pgflow for (in the same place; servers installs them too)
+#   bench    what the benchmarks are written in: a Python environment (in ~/.cache/pgflow/bench)
+#   peers    the other systems that make bench measures beside pgflow (in the same place)
 #   lint     rustfmt, clippy, shellcheck
 set -euo pipefail
 
@@ -83,6 +85,8 @@ need_demo() {
 
 # shellcheck source=scripts/setup_servers.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup_servers.sh"
+# shellcheck source=scripts/setup_bench.sh
+. "$(dirname "${BASH_SOURCE[0]}")/setup_bench.sh"
 
 need_lint() {
   if ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
@@ -95,7 +99,7 @@ need_lint() {
 [ $# = 0 ] && set -- build
 for part in "$@"; do
   case "$part" in
-    build | demo | clickhouse | servers | majors | lint) "need_$part" ;;
-    *) die "unknown part '$part' (build, demo, clickhouse, servers, majors, lint)" ;;
+    build | demo | clickhouse | servers | majors | bench | peers | lint) "need_$part" ;;
+    *) die "unknown part '$part' (build, demo, clickhouse, servers, majors, bench, peers, lint)" ;;
   esac
 done

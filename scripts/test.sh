@@ -3,7 +3,7 @@
 # "N passed, M failed" and fails if anything did.
 # The extension must be installed (make test does that).
 # Usage: scripts/test.sh [layer ...]     (default: all, in this order)
-#   unit       what needs no PostgreSQL: cargo test of core/ and executor/
+#   unit       what needs no PostgreSQL: cargo test of core/, executor/ and model/
 #   sql        tests/sql/*.sql, self-checking, each in a fresh database
 #   upgraded   the same in databases that were made with the first version and updated (not by default)
 #   isolation  tests/isolation: sessions that interleave, step by step
@@ -43,8 +43,8 @@ cargo_layer() { # name, arguments of cargo test
 }
 
 unit() {
-  section "unit: cargo test -p pgflow-core -p pgflow-executor"
-  cargo_layer unit -p pgflow-core -p pgflow-executor
+  section "unit: cargo test -p pgflow-core -p pgflow-executor -p pgflow-model"
+  cargo_layer unit -p pgflow-core -p pgflow-executor -p pgflow-model
 }
 
 # Runs a command with the environment of the scratch cluster.
@@ -156,7 +156,9 @@ scripts() {
   section "scripts: the README's first flow, the demo, a short benchmark"
   with_cluster succeeds first_flow first_flow
   SCRATCH=$cluster PACE=0.1 succeeds demo both_acts
-  SMOKE=1 succeeds bench benches/run.sh
+  succeeds bench_self_test benches/run.sh --self-test
+  # Without the other systems: the same on every machine, and nothing of theirs is downloaded for a test.
+  succeeds bench benches/run.sh --profile smoke --without peers --out "$work/bench"
 }
 
 [ $# = 0 ] && set -- unit sql isolation migrate server scripts

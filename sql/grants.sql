@@ -53,8 +53,8 @@ REVOKE ALL ON ALL TABLES IN SCHEMA async, flow FROM flow_user, flow_monitor, flo
 GRANT SELECT ON ALL TABLES IN SCHEMA async, flow TO flow_user, flow_monitor;
 REVOKE SELECT ON async.target, async.control, async.claim, async.server_log, async.store, async.task_secret, async.decision,
   async.callback_token,
-  async.client_server, async.inbox, flow.client_arguments FROM flow_user, flow_monitor;
-GRANT SELECT ON async.claim, async.server_log TO flow_monitor;
+  async.client_server, async.inbox, flow.client_arguments, async.role_limit FROM flow_user, flow_monitor;
+GRANT SELECT ON async.claim, async.server_log, async.role_limit TO flow_monitor;
 GRANT SELECT ON async.target, async.control, async.store TO flow_admin;  -- a connection string may hold a password
 GRANT SELECT (target, kind, max_concurrency, asynchronous_finish, default_timeout, concurrency_track_yielded, server, owner)
   ON async.target TO flow_user, flow_monitor;

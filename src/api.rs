@@ -83,8 +83,8 @@ fn require_engine() {
 }
 
 #[pg_extern(sql = false)]
-fn setting(name: &str) -> Option<i64> {
-    settings::by_name(name)
+fn setting(name: Option<&str>) -> Option<i64> {
+    name.and_then(settings::by_name)
 }
 
 #[pg_extern(sql = false)]
@@ -102,13 +102,13 @@ fn decide_own(task_id: i64, status: &str, message: Option<&str>, delay: Option<p
 }
 
 #[pg_extern(sql = false)]
-fn is_own_task(task_id: i64) -> bool {
-    own_task::is(task_id)
+fn is_own_task(task_id: Option<i64>) -> bool {
+    task_id.is_some_and(own_task::is)
 }
 
 #[pg_extern(sql = false)]
-fn note_progress(task_id: i64, done: Option<f64>, total: Option<f64>, text: Option<&str>) -> bool {
-    if !own_task::is(task_id) {
+fn note_progress(task_id: Option<i64>, done: Option<f64>, total: Option<f64>, text: Option<&str>) -> bool {
+    if !task_id.is_some_and(own_task::is) {
         return false;
     }
     if let Some(worker) = crate::engine::worker::my_slot() {
@@ -120,8 +120,8 @@ fn note_progress(task_id: i64, done: Option<f64>, total: Option<f64>, text: Opti
 }
 
 #[pg_extern(sql = false)]
-fn wait_for_change(milliseconds: i32) {
-    crate::engine::process::wait_for_change(milliseconds);
+fn wait_for_change(milliseconds: Option<i32>) {
+    crate::engine::process::wait_for_change(milliseconds.unwrap_or(0));
 }
 
 fn oid(value: u32) -> pg_sys::Oid {

@@ -18,6 +18,7 @@ BEGIN
         FROM (SELECT n.node FROM flow.definition_node n WHERE n.definition_id = _run.definition_id
               ORDER BY n.node_no LIMIT 20) s));
   END IF;
+  PERFORM async.require_size(pg_get_userbyid(_caller), cardinality(_arguments), _arguments, NULL);
   PERFORM flow.check_steps(_arguments);
   IF coalesce(cardinality(_arguments), 0) = 0 THEN
     RETURN;
@@ -117,12 +118,13 @@ COMMENT ON FUNCTION flow.task_form IS
 CREATE FUNCTION flow.insert_steps(
   _flow_id BIGINT, _node_no INT, _arguments JSONB[], _held BOOL,
   OUT task_low BIGINT, OUT task_high BIGINT, OUT inserted INT)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   _as flow.task_form_t := flow.task_form(_flow_id, _node_no, true);
 BEGIN
   -- Steps enter flow_step sorted by hash, so that two sessions that push the same ones wait for each other but never
-  -- deadlock. "IS TRUE" keeps the membership test a hashed one, whatever number of steps the planner expects.
+  -- deadlock. "IS TRUE" and the generic plan keep the membership test a hashed one, whatever the number of steps: a plan
+  -- for these very steps compares each with each where a hash of so many would be beyond work_mem (4 MB: 150,000 steps).
   WITH given AS MATERIALIZED (
     SELECT nextval('async.task_id_seq') AS task_id, a.arguments, sha256(convert_to(a.arguments::TEXT, 'UTF8')) AS hash
     FROM unnest(_arguments) AS a(arguments)

@@ -13,6 +13,7 @@ use pgrx::pg_sys;
 use super::events::Event;
 use super::own_task::{self, Decision};
 use super::shmem::{my_database, try_shared, DatabaseState};
+use super::stop_points::{self, Point};
 
 #[derive(Clone, Debug)]
 pub enum Note {
@@ -76,6 +77,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => own_task::before_commit(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
             let notes = NOTES.take();
+            stop_points::pass(Point::ClientCommitted);
             own_task::after_commit(notes.iter().rev().find_map(|n| match &n.note {
                 Note::Decide(decision) => Some(decision.clone()),
                 _ => None,
@@ -189,6 +191,13 @@ fn tell(notes: impl Iterator<Item = Note>, committed: bool) {
     if let Some(database) = database.filter(|_| told) {
         database.dispatcher.wake();
     }
+}
+
+/// The same, and forgets it: the transaction goes on with another task.
+pub fn take_decision() -> Option<Decision> {
+    let decision = pending_decision();
+    NOTES.with_borrow_mut(|notes| notes.retain(|n| !matches!(n.note, Note::Decide(_))));
+    decision
 }
 
 /// What the callback decided for its own task in the transaction that is still open.

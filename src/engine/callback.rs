@@ -23,11 +23,15 @@ pub fn guarded<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     PgTryBuilder::new(move || Ok({ body }.0())).catch_others(abort).catch_rust_panic(abort).execute()
 }
 
-fn text(error: &CaughtError) -> String {
-    let report = match error {
+fn report_of(error: &CaughtError) -> &pgrx::pg_sys::panic::ErrorReportWithLevel {
+    match error {
         CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
         CaughtError::RustPanic { ereport, .. } => ereport,
-    };
+    }
+}
+
+fn text(error: &CaughtError) -> String {
+    let report = report_of(error);
     let mut text = report.message().to_owned();
     for (label, part) in [("DETAIL", report.detail()), ("HINT", report.hint())] {
         if let Some(part) = part.filter(|p| !p.is_empty()) {
@@ -50,6 +54,65 @@ pub fn settle_user_code() {
         pg_sys::AfterTriggerSetState(statement);
         pg_sys::PopActiveSnapshot();
         pg_sys::PortalHashTableDeleteAll();
+    }
+}
+
+/// The same at the end of a subtransaction, and so that constraints which are deferred stay so for the task that comes next.
+fn settle_shared_code() {
+    // SAFETY: in the callback's subtransaction, no portal is active. What has been fired may be dropped from the list
+    // although the subtransaction could still be rolled back: all that stood there before it has been fired as well.
+    unsafe {
+        pg_sys::AfterTriggerFireDeferred();
+        pg_sys::PortalHashTableDeleteAll();
+    }
+}
+
+/// How a callback ended that shares its transaction.
+pub enum Shared {
+    Returned,
+    /// Its effects are rolled back.
+    Failed(String),
+}
+
+/// Runs `body` in a subtransaction with settings of its own. What is wrong with the company rather than with the callback is
+/// raised: a cancel, a deadlock, a conflict with other transactions.
+pub fn in_subtransaction(body: impl FnOnce()) -> Shared {
+    // SAFETY: the pattern of PL/pgSQL's exception blocks, as in `store::guarded`; and of a function's SET clauses for the
+    // settings, whose nested level an error pops with the subtransaction.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let back = move || {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        };
+        let failed = move |error: CaughtError| {
+            let code = report_of(&error).sql_error_code();
+            let text = text(&error);
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            back();
+            match code {
+                PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+                | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+                | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE => raise(code, text, None, None),
+                PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_TERMINATION => Shared::Failed(format!(
+                    "{text}\nDETAIL: The steps of this node share transactions (steps_per_transaction).\n                     HINT: Take COMMIT and ROLLBACK out of the procedure, or set steps_per_transaction to 1."
+                )),
+                _ => Shared::Failed(text),
+            }
+        };
+        let body = AssertUnwindSafe(move || {
+            let level = pg_sys::NewGUCNestLevel();
+            body();
+            settle_shared_code();
+            pg_sys::AtEOXact_GUC(false, level);
+            pg_sys::ReleaseCurrentSubTransaction();
+            back();
+            Shared::Returned
+        });
+        PgTryBuilder::new(move || ({ body }.0)()).catch_others(failed).catch_rust_panic(failed).execute()
     }
 }
 

@@ -13,5 +13,7 @@ pub mod own_task;
 pub mod pauses;
 pub mod process;
 pub mod session;
+mod shared_steps;
 pub mod shmem;
+pub mod stop_points;
 pub mod worker;

@@ -20,6 +20,19 @@ pub fn start_transaction() {
     }
 }
 
+/// The transactions that follow, up to `reset`, are not waited for until they are on disk.
+pub fn be_lazy() {
+    // SAFETY: between transactions; both texts are static.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"synchronous_commit".as_ptr(),
+            c"off".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
 pub fn commit() {
     // SAFETY: called in the transaction that `start_transaction` or the callback's last COMMIT began.
     unsafe { pg_sys::CommitTransactionCommand() }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, 
 use pgflow_core::ring::{Cell, Event, Full, Positions, Ring};
 use pgrx::pg_sys;
 
+use super::own_task::Attempt;
 use crate::settings;
 
 /// Assignments a worker can hold.
@@ -264,6 +265,8 @@ pub const ASSIGNED: u32 = 1;
 pub const STARTED: u32 = 2;
 pub const REVOKED: u32 = 3;
 pub const DONE: u32 = 4;
+/// Its callback has returned; its effects wait for the end of the transaction that it shares with others.
+pub const PENDING: u32 = 5;
 
 /// One task handed to a worker.
 #[repr(C)]
@@ -271,6 +274,12 @@ pub struct Assignment {
     pub task_id: AtomicI64,
     pub attempt: AtomicI32,
     pub state: AtomicU32,
+}
+
+impl Assignment {
+    pub fn attempt(&self) -> Attempt {
+        Attempt { task_id: self.task_id.load(Acquire), attempt: self.attempt.load(Acquire) }
+    }
 }
 
 #[repr(C)]
@@ -391,6 +400,8 @@ pub struct Shared {
     pub launcher_wanted: AtomicBool,
     /// Counts updates of extensions: what a session knows of versions may have changed.
     pub updates: AtomicU64,
+    /// Of a server for tests: see `stop_points`.
+    pub passed: super::stop_points::Passed,
     /// Why the launcher cannot do all it should, in a user's words.
     pub launcher_error: Text<64>,
     databases: usize,

@@ -5,6 +5,7 @@
 //! around the callback and never during it: before the switch, deferred triggers have fired and cursors are closed.
 #![allow(unsafe_code)]
 
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::sync::atomic::{fence, AtomicPtr, Ordering::*};
 
@@ -19,7 +20,9 @@ use super::notices;
 use super::own_task::{self, Attempt, Decision};
 use super::process;
 use super::session;
+use super::shared_steps;
 use super::shmem::{my_database, shared, DatabaseState, Worker, WorkerState, ASSIGNED, DONE, REVOKED, STARTED};
+use super::stop_points::{self, Point};
 use crate::settings;
 use crate::store::remote;
 use crate::store::worker::{self as store, Details, What};
@@ -72,6 +75,7 @@ pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
     super::announce::register();
     notices::init();
     let mut worker = Local { slot, owner, calls: callback::Calls::new(callback_type), memory: memory_context() };
+    stop_points::pass(Point::WorkerBegins);
     slot.was_ready.store(true, Release);
     if !slot.change_state(WorkerState::Starting, WorkerState::Ready) {
         return;
@@ -125,12 +129,35 @@ fn memory_context() -> pg_sys::MemoryContext {
     }
 }
 
-struct Local {
-    slot: &'static Worker,
+pub(super) struct Local {
+    pub(super) slot: &'static Worker,
     owner: pg_sys::Oid,
-    calls: callback::Calls,
+    pub(super) calls: callback::Calls,
     /// What lives as long as a batch: arguments of its tasks.
     memory: pg_sys::MemoryContext,
+}
+
+/// A task that this worker was handed.
+pub(super) struct Assigned {
+    pub position: u64,
+    pub attempt: Attempt,
+    pub found: Found,
+}
+
+pub(super) enum Found {
+    Open(Box<Details>),
+    /// It has ended, or this attempt of it.
+    Ended,
+    Unreadable(String),
+}
+
+impl Assigned {
+    pub fn details(&self) -> Option<&Details> {
+        match &self.found {
+            Found::Open(details) => Some(details),
+            _ => None,
+        }
+    }
 }
 
 impl Local {
@@ -180,27 +207,19 @@ impl Local {
     /// Reads what is assigned now, in one statement, and runs it in order.
     fn run_batch(&mut self) {
         let (head, tail) = (self.slot.head.load(Acquire), self.slot.tail.load(Acquire));
-        let ids = (head..tail).map(|p| self.slot.entry(p).task_id.load(Acquire)).collect();
-        let (owner, memory) = (self.owner, self.memory);
-        let mut details = crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)));
-        details.reverse();
-        for position in head..tail {
-            let entry = self.slot.entry(position);
-            let attempt = Attempt { task_id: entry.task_id.load(Acquire), attempt: entry.attempt.load(Acquire) };
-            let found = details.pop_if(|d| d.task_id == attempt.task_id);
-            if entry.state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_ok() {
-                let from = crate::store::now();
-                let outcome = match found {
-                    Some(details) if details.attempt == attempt.attempt => self.run(attempt, details, from),
-                    _ => Outcome::Stale,
-                };
-                self.report(attempt, outcome, from);
-                entry.state.store(DONE, Release);
-                if outcome == Outcome::Failed {
-                    self.give_back(position + 1..tail);
-                }
+        let attempts = (head..tail).map(|p| self.slot.entry(p).attempt()).collect();
+        let mut assigned = self.read(head, attempts);
+        while let Some(first) = assigned.pop_front() {
+            let company = shared_steps::company(&first, &assigned);
+            let (next, failed) = if company == 0 {
+                self.run_alone(&first)
+            } else {
+                let group: Vec<Assigned> = std::iter::once(first).chain(assigned.drain(..company)).collect();
+                self.run_together(&group)
+            };
+            if failed {
+                self.give_back(next..tail);
             }
-            self.slot.head.store(position + 1, Release);
             if outcome_wakes(self.slot) {
                 wake_dispatcher();
             }
@@ -208,6 +227,66 @@ impl Local {
         }
         // SAFETY: nothing of the batch is used any more.
         unsafe { pg_sys::MemoryContextReset(self.memory) };
+    }
+
+    /// What these attempts, handed out from this position on, are to do.
+    pub(super) fn read(&self, from: u64, attempts: Vec<Attempt>) -> VecDeque<Assigned> {
+        let (mut details, mut unreadable) = self.read_details(attempts.iter().map(|a| a.task_id).collect());
+        details.reverse();
+        let with_details = |(attempt, position): (Attempt, u64)| {
+            let open = details.pop_if(|d| d.task_id == attempt.task_id).filter(|d| d.attempt == attempt.attempt);
+            let found = match (open, unreadable.remove(&attempt.task_id)) {
+                (Some(details), _) => Found::Open(Box::new(details)),
+                (None, Some(error)) => Found::Unreadable(error),
+                (None, None) => Found::Ended,
+            };
+            Assigned { position, attempt, found }
+        };
+        attempts.into_iter().zip(from..).map(with_details).collect()
+    }
+
+    /// Runs one task in a transaction of its own. Returns what comes next, and whether it failed.
+    pub(super) fn run_alone(&mut self, task: &Assigned) -> (u64, bool) {
+        let (entry, next) = (self.slot.entry(task.position), task.position + 1);
+        let mut failed = false;
+        if entry.state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_ok() {
+            let from = crate::store::now();
+            let outcome = match &task.found {
+                Found::Open(details) => self.run(task.attempt, details, from),
+                Found::Unreadable(error) => {
+                    self.write_failure(task.attempt, true, from, format!("the task cannot be read: {error}"))
+                }
+                Found::Ended => Outcome::Stale,
+            };
+            let took = crate::store::now() - from;
+            // Passed before it is reported: whoever takes the slot over, or rebuilds, between the two must not go on
+            // waiting for a report that its predecessor, or nobody, has had.
+            entry.state.store(DONE, Release);
+            self.slot.head.store(next, Release);
+            self.report(task.attempt, outcome, took);
+            stop_points::pass(Point::WorkerReported);
+            failed = outcome == Outcome::Failed;
+        } else {
+            self.slot.head.store(next, Release);
+        }
+        (next, failed)
+    }
+
+    /// What the tasks are, and why some of them cannot be read: whatever a user has written must not end the worker, which
+    /// would be started again for the same task, for ever. One that cannot be read keeps no other from running.
+    fn read_details(&self, ids: Vec<i64>) -> (Vec<Details>, HashMap<i64, String>) {
+        let (owner, memory) = (self.owner, self.memory);
+        let read = |ids| {
+            callback::guarded(|| {
+                crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)))
+            })
+        };
+        let mut unreadable = HashMap::new();
+        let details = read(ids.clone()).unwrap_or_else(|_| {
+            let one_by_one = ids.into_iter().map(|id| read(vec![id]).map_err(|error| unreadable.insert(id, error)));
+            one_by_one.flat_map(Result::unwrap_or_default).collect()
+        });
+        (details, unreadable)
     }
 
     /// After a failure the dispatcher decides anew what of the rest is still to run: steps beside a failed one are not.
@@ -218,8 +297,8 @@ impl Local {
         }
     }
 
-    fn report(&self, attempt: Attempt, outcome: Outcome, from: i64) {
-        let microseconds = (crate::store::now() - from).clamp(0, u32::MAX.into()) as u32;
+    pub(super) fn report(&self, attempt: Attempt, outcome: Outcome, microseconds: i64) {
+        let microseconds = microseconds.clamp(0, u32::MAX.into()) as u32;
         let Attempt { task_id, attempt } = attempt;
         self.slot.tasks_done.fetch_add(1, Relaxed);
         if let Some(database) = my_database() {
@@ -228,21 +307,19 @@ impl Local {
     }
 
     /// One attempt, from its mark in shared memory to its outcome in the table.
-    fn run(&mut self, attempt: Attempt, details: Details, started: i64) -> Outcome {
-        let deadline = details.timeout.map_or(0, |t| details.first_started.unwrap_or(started).saturating_add(t));
-        self.enter_task(attempt, started, deadline);
-        let label = CString::new(details.label.replace('\0', "")).unwrap_or_default();
-        process::report_activity(Some(&label));
-        notices::begin();
-        own_task::begin(attempt);
-
-        let task = &details;
+    fn run(&mut self, attempt: Attempt, task: &Details, started: i64) -> Outcome {
+        let (deadline, label) = self.enter_task(attempt, task, started);
+        if task.lazy {
+            session::be_lazy();
+        }
         let done = callback::guarded(|| {
             session::start_transaction();
             // SAFETY: what the callback's errors and pg_stat_activity show as the statement; cleared below.
             unsafe { pg_sys::debug_query_string = label.as_ptr() };
             let outcome = self.run_and_write(attempt, task, started, deadline);
+            stop_points::pass(Point::WorkerWrote);
             session::commit();
+            stop_points::pass(Point::WorkerCommitted);
             outcome
         });
         // SAFETY: the label is about to be freed.
@@ -260,8 +337,10 @@ impl Local {
         outcome
     }
 
-    fn enter_task(&self, attempt: Attempt, started: i64, deadline: i64) {
+    /// From now on this is the worker's task. Returns when its time is up, and what pg_stat_activity shows.
+    pub(super) fn enter_task(&self, attempt: Attempt, task: &Details, started: i64) -> (i64, CString) {
         let slot = self.slot;
+        let deadline = task.timeout.map_or(0, |t| task.first_started.unwrap_or(started).saturating_add(t));
         slot.attempt.store(attempt.attempt, Release);
         slot.started.store(started, Release);
         slot.done.store(f64::NAN.to_bits(), Release);
@@ -274,6 +353,12 @@ impl Local {
         if let Some(database) = my_database().filter(|d| deadline != 0 && deadline < d.next_wake.load(Acquire)) {
             database.dispatcher.wake();
         }
+        let label = CString::new(task.label.replace('\0', "")).unwrap_or_default();
+        process::report_activity(Some(&label));
+        notices::begin();
+        own_task::begin(attempt);
+        stop_points::pass(Point::WorkerTook);
+        (deadline, label)
     }
 
     /// Runs the callback and writes its outcome, in the open transaction. Whatever is wrong is raised.
@@ -306,8 +391,7 @@ impl Local {
                 own_task::end_of_callback();
                 let open = self.book(|| store::yielded(attempt, started, deadline));
                 if open {
-                    let arguments = pgrx::JsonB(arguments.0.clone());
-                    crate::store::connected(|| store::run_flow(flow, arguments, attempt.task_id));
+                    crate::store::connected(|| store::run_flow(flow, *arguments, attempt.task_id));
                 }
                 return self.settled(open, attempt, Outcome::Yielded);
             }
@@ -367,7 +451,7 @@ impl Local {
     }
 
     /// Bookkeeping inside the callback's transaction: as the owner, writable, and back.
-    fn book<T>(&self, body: impl FnOnce() -> T) -> T {
+    pub(super) fn book<T>(&self, body: impl FnOnce() -> T) -> T {
         crate::store::as_user(self.owner, || store::writable(|| crate::store::connected(body)))
     }
 

@@ -3,9 +3,10 @@
 #![allow(unsafe_code)]
 
 use pgflow_executor::results::{ResultSpec, ResultTo};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
-use super::{arg, connected, run, Arg};
+use super::{arg, connected, run, run_qualified, Arg};
 use crate::engine::own_task::Attempt;
 
 extern "C-unwind" {
@@ -26,6 +27,10 @@ pub struct Details {
     pub spec: Option<Box<ResultSpec>>,
     /// The task's target is somewhere else: it may have secrets.
     pub elsewhere: bool,
+    /// Its transactions need not be on disk when they commit (`synchronous_commit: off`).
+    pub lazy: bool,
+    /// With others of this node it may share a transaction: (flow, node), how many at most.
+    pub shares: Option<((i64, i32), usize)>,
     /// For `pg_stat_activity`.
     pub label: String,
 }
@@ -41,8 +46,9 @@ pub enum What {
     AskQuery { routine: String, arguments: pg_sys::Datum, here: bool },
     /// `CALL routine(arguments)`; the datum is a `flow.callback_arguments_t` in the caller's memory context.
     Call { routine: String, arguments: pg_sys::Datum },
-    /// A run of another flow with these arguments.
-    Flow { flow: String, arguments: pgrx::JsonB },
+    /// A run of another flow with these arguments, a jsonb in the caller's memory context: it may be nested deeper than can
+    /// be read here.
+    Flow { flow: String, arguments: pg_sys::Datum },
     /// Ask the flow's routine which pool the node's tasks belong to.
     Classify { routine: String, flow_id: i64, node_no: i32, node: String },
 }
@@ -64,14 +70,18 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                  CASE WHEN t.is_step THEN n.steps_to_flow END, t.task_data,
                  CASE WHEN t.concurrency_pool = '' THEN d.concurrency_group_routine END,
                  t.flow_id, t.node_no, n.node, t.first_consumed,
-                 (extract(epoch FROM coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
-                    async.setting('pgflow.default_timeout') * interval '1 ms')) * 1000000)::bigint,
+                 (extract(epoch FROM least(coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
+                    async.setting('pgflow.default_timeout') * interval '1 ms'), interval '100 years')) * 1000000)::bigint,
                  t.asynchronous_finish, f.flow,
                  -- What a task runs or calls of its own goes before the function that makes queries for the others.
                  CASE WHEN t.query IS NULL AND CASE WHEN t.is_step THEN coalesce(n.step_query, n.step_routine)
                                                     ELSE coalesce(n.query, n.routine) END IS NULL
                       THEN coalesce(n.query_routine_resolved, n.query_routine) END,
-                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->'result', coalesce(g.kind, 'local') = 'local'
+                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->'result', coalesce(g.kind, 'local') = 'local',
+                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->>'synchronous_commit' = 'off',
+                 -- What has been tried before runs alone: the last attempt may have failed for the company it was in.
+                 CASE WHEN t.is_step AND t.attempt = 0 AND NOT t.asynchronous_finish
+                      THEN (n.options->>'steps_per_transaction')::int END
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
           JOIN async.task t ON t.task_id = u.task_id AND t.processed IS NULL
           CROSS JOIN async.control c
@@ -90,9 +100,9 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
             let flow: Option<String> = rows.get(row, 15);
             let is_here = rows.get(row, 18).unwrap_or(true);
             let spec = rows.get::<pgrx::JsonB>(row, 17).and_then(|result| spec_of(&result.0)).map(Box::new);
-            let arguments = || {
-                let datum = rows.datum(row, 5)?;
-                // SAFETY: the datum is a composite in SPI's memory; it is copied into the caller's context.
+            let kept = |column| {
+                let datum = rows.datum(row, column)?;
+                // SAFETY: the datum is a varlena in SPI's memory; it is copied into the caller's context.
                 unsafe {
                     let old = pg_sys::MemoryContextSwitchTo(context);
                     let copy = datumCopy(datum, false, -1);
@@ -100,6 +110,7 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                     Some(copy)
                 }
             };
+            let arguments = || kept(5);
             let what = if let Some(routine) = rows.get::<String>(row, 8) {
                 What::Classify {
                     routine,
@@ -108,7 +119,7 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                     node: node.clone().unwrap_or_default(),
                 }
             } else if let Some(flow) = rows.get::<String>(row, 6) {
-                What::Flow { flow, arguments: rows.get(row, 7)? }
+                What::Flow { flow, arguments: kept(7)? }
             } else if let Some(routine) = rows.get::<String>(row, 16) {
                 What::AskQuery { routine, arguments: arguments()?, here: is_here }
             } else if let (false, Some(spec)) = (is_here, &spec) {
@@ -121,6 +132,12 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
             } else {
                 What::Call { routine: rows.get(row, 4).unwrap_or_default(), arguments: arguments()? }
             };
+            let shares = match (&what, rows.get::<i32>(row, 20)) {
+                (What::Call { .. } | What::Query(_), Some(most)) if is_here && most > 1 => {
+                    Some(((rows.get(row, 9)?, rows.get(row, 10)?), most as usize))
+                }
+                _ => None,
+            };
             Some(Details {
                 task_id,
                 attempt: rows.get::<i32>(row, 2)? + 1,
@@ -130,6 +147,8 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                 asynchronous: rows.get(row, 14).unwrap_or(false),
                 spec,
                 elsewhere: !is_here,
+                lazy: rows.get(row, 19).unwrap_or(false),
+                shares,
                 label: match (flow, node) {
                     (Some(flow), Some(node)) => format!("pgflow: flow {flow} node {node} task {task_id}"),
                     _ => format!("pgflow: task {task_id}"),
@@ -155,14 +174,31 @@ pub fn prepared(a: Attempt, query: &str) -> bool {
 
 /// Each outcome returns whether the attempt was still open.
 pub fn finish(a: Attempt, started: i64) -> bool {
-    run(
+    run_qualified(
         c"UPDATE async.task SET consumed = $3, first_consumed = coalesce(first_consumed, $3),
-                 processed = clock_timestamp(), finish_status = 'FINISHED', failed = false, attempt = $2,
+                 processed = pg_catalog.clock_timestamp(), finish_status = 'FINISHED', failed = false, attempt = $2,
                  suspect = false
-          WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
-        &[arg(a.task_id), arg(a.attempt), time(started)],
+          WHERE task_id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) $4 AND processed IS NULL",
+        &[arg(a.task_id), arg(a.attempt), time(started), arg(a.attempt - 1)],
     )
     .len == 1
+}
+
+/// `finish` for several, with their starts; returns how many of the attempts were still open.
+pub fn finish_all(attempts: &[(Attempt, i64)]) -> usize {
+    let ids: Vec<i64> = attempts.iter().map(|(a, _)| a.task_id).collect();
+    let numbers: Vec<i32> = attempts.iter().map(|(a, _)| a.attempt).collect();
+    let starts: Vec<Option<TimestampWithTimeZone>> =
+        attempts.iter().map(|(_, started)| TimestampWithTimeZone::try_from(*started).ok()).collect();
+    run(
+        c"UPDATE async.task t SET consumed = u.started, first_consumed = coalesce(t.first_consumed, u.started),
+                 processed = clock_timestamp(), finish_status = 'FINISHED', failed = false, attempt = u.attempt,
+                 suspect = false
+          FROM unnest($1, $2, $3) AS u (task_id, attempt, started)
+          WHERE t.task_id = u.task_id AND t.attempt = u.attempt - 1 AND t.processed IS NULL",
+        &[arg(ids), arg(numbers), arg(starts)],
+    )
+    .len
 }
 
 pub fn fail(a: Attempt, started: i64, error: &str, partially_committed: bool) -> bool {
@@ -322,10 +358,10 @@ pub fn log(a: Attempt, levels: Vec<String>, messages: Vec<String>) {
 }
 
 /// Starts the child run of a step, as the caller's role.
-pub fn run_flow(flow: &str, arguments: pgrx::JsonB, parent_task_id: i64) {
+pub fn run_flow(flow: &str, arguments: pg_sys::Datum, parent_task_id: i64) {
     run(
         c"SELECT flow.run_flow(_flow => $1, _arguments => $2, _parent_task_id => $3)",
-        &[arg(flow), arg(arguments), arg(parent_task_id)],
+        &[arg(flow), Arg(pg_sys::JSONBOID, Some(arguments)), arg(parent_task_id)],
     );
 }
 

@@ -122,5 +122,17 @@ BEGIN
   PERFORM flow.progress(_args, 1, 2, 'elsewhere: nothing happens');
 END $$;
 
+-- Many steps in one push, planned for just these with little memory, as the first push of a session is: each step must not
+-- be compared with each (that would take minutes, this takes a second).
+SET LOCAL plan_cache_mode = force_custom_plan;
+SET LOCAL work_mem = '64kB';
+SET LOCAL statement_timeout = '200s';
+DO $$
+DECLARE
+  _run BIGINT := flow.run_flow('f', NULL);
+BEGIN
+  ASSERT t.push(_run, 'a', VARIADIC ARRAY(SELECT jsonb_build_object('i', i) FROM generate_series(1, 40000) AS i)) = 40000;
+END $$;
+
 ROLLBACK;
 \echo flow_steps: ok

@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Prose,
     Bool,
     Priority,
+    /// A whole number between two.
+    Whole(i64, i64),
     /// A string, or a number of seconds. What the string means is for the catalog to say.
     Interval,
     OneOf(&'static [&'static str]),
@@ -35,6 +37,9 @@ pub(super) enum Kind {
     /// A string or an object, kept as it is.
     TextOrOptions,
 }
+
+/// The most steps that share a transaction: beyond, the subtransactions of one transaction slow every other session down.
+pub(super) const MAX_STEPS_PER_TRANSACTION: i64 = 64;
 
 type Key = (&'static str, Kind);
 
@@ -72,6 +77,8 @@ const NODE: &[Key] = &[
     ("empty", Kind::Bool),
     ("steps_to_flow", Kind::Text),
     ("synchronous", Kind::Bool),
+    ("synchronous_commit", Kind::OneOf(&["inherit", "off"])),
+    ("steps_per_transaction", Kind::Whole(1, MAX_STEPS_PER_TRANSACTION)),
     ("node_timeout", Kind::Interval),
     ("step_timeout", Kind::Interval),
     ("dependencies", Kind::Array),
@@ -163,9 +170,11 @@ impl Kind {
             }
             Kind::Prose => (value.is_string(), "a string".into()),
             Kind::Bool => (value.is_boolean(), "true or false".into()),
-            Kind::Priority => {
-                (value.as_i64().is_some_and(|n| (-99..=99).contains(&n)), "a whole number from -99 to 99".into())
-            }
+            Kind::Priority => return Kind::Whole(-99, 99).check(value),
+            Kind::Whole(from, to) => (
+                value.as_i64().is_some_and(|n| (from..=to).contains(&n)),
+                format!("a whole number from {from} to {to}"),
+            ),
             Kind::Interval => (
                 value.as_f64().map_or(value.is_string(), |n| n > 0.0 && n.is_finite()),
                 "an interval: a string such as \"5 minutes\", or a positive number of seconds".into(),
@@ -363,6 +372,11 @@ mod tests {
             Some("must be a whole number from -99 to 99, not the number 100")
         );
         assert!(fault(Kind::Priority, json!(1.5)).is_some());
+        assert_eq!(fault(Kind::Whole(1, 64), json!(64)), None);
+        assert_eq!(
+            fault(Kind::Whole(1, 64), json!(0)).as_deref(),
+            Some("must be a whole number from 1 to 64, not the number 0")
+        );
         assert_eq!(fault(Kind::Interval, json!(1.5)), None);
         assert_eq!(fault(Kind::Interval, json!("5 minutes")), None);
         assert!(fault(Kind::Interval, json!(0)).is_some());

@@ -1,4 +1,5 @@
-//! What a task says beside its query or routine: `parameters`, `settings`, `tier`, `request`, `result`.
+//! What a task says beside its query or routine: for targets elsewhere `parameters`, `settings`, `tier`, `request`; for this
+//! database `synchronous_commit`, `steps_per_transaction`; for both `result`.
 //!
 //! Must never know a kind of target by its name: what differs between them is in `TargetInfo`, and what only a kind can judge
 //! is asked of the catalog.
@@ -10,7 +11,11 @@ use super::fault::{described, key_path, quoted, Faults};
 use super::model::Needs;
 
 /// The options, in the order in which they are stored.
-pub(super) const OPTIONS: &[&str] = &["parameters", "settings", "tier", "request", "result"];
+pub(super) const OPTIONS: &[&str] =
+    &["parameters", "settings", "tier", "request", "result", "synchronous_commit", "steps_per_transaction"];
+
+/// How a worker of this database runs the tasks.
+const LOCAL: &[&str] = &["synchronous_commit", "steps_per_transaction"];
 
 /// The most rows and bytes of a result that is kept inline: it passes through the memory of the dispatcher.
 const INLINE_ROWS: i64 = 100_000;
@@ -35,6 +40,7 @@ pub(super) fn check(
             continue;
         }
         match key.as_str() {
+            key if LOCAL.contains(&key) => {}
             "result" => check_result(value, target, &path_of(key), catalog, faults),
             "tier" if !known_tier(value, target, &path_of(key), faults) => {}
             _ => {
@@ -58,7 +64,10 @@ pub(super) fn check(
 fn misplaced(key: &str, target: &TargetInfo) -> Option<String> {
     match target {
         TargetInfo::External => Some(format!("\"{key}\" has no meaning on an external target: clients take its tasks")),
-        TargetInfo::Local if key != "result" => {
+        TargetInfo::Elsewhere(_) if LOCAL.contains(&key) => {
+            Some(format!("\"{key}\" has no meaning on a target elsewhere: it is for the local database"))
+        }
+        TargetInfo::Local if key != "result" && !LOCAL.contains(&key) => {
             Some(format!("\"{key}\" has no meaning on the local database: it is for targets elsewhere"))
         }
         TargetInfo::Elsewhere(at) if key == "request" && at.needs != Needs::Options => {

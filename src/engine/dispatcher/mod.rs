@@ -17,6 +17,8 @@ mod remote;
 mod results;
 mod slots;
 
+pub use recovery::stop_asked;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::atomic::{fence, Ordering::*};
@@ -27,6 +29,7 @@ use pgrx::pg_sys;
 use super::events::{Event, Outcome};
 use super::process;
 use super::shmem::{shared, Database, DatabaseState};
+use super::stop_points::{self, Point};
 use crate::settings;
 use crate::store::dispatcher as store;
 use pools::Pools;
@@ -252,6 +255,7 @@ impl Dispatcher {
     }
 
     fn serve(&mut self) {
+        stop_points::pass(Point::DispatcherBegins);
         self.recover();
         loop {
             if recovery::stop_asked() {
@@ -291,6 +295,7 @@ impl Dispatcher {
         }
         let reports = self.take_reports();
         let left = self.reap();
+        stop_points::pass(Point::DispatcherHeard);
         if !self.adopted {
             self.end_transaction();
             return events || reports || left;
@@ -308,8 +313,10 @@ impl Dispatcher {
         let worked = events || reports || left || due || assigned;
         self.maybe_open |= worked;
         self.end_transaction();
+        stop_points::pass(Point::DispatcherCommitted);
         self.end_sweep();
         self.slots.publish();
+        stop_points::pass(Point::DispatcherTold);
         self.remote.send();
         if worked {
             self.pools.publish(self.database, &self.queue, &self.slots, &self.remote);

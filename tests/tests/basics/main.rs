@@ -14,6 +14,7 @@ mod pools;
 mod priorities;
 mod restarting;
 mod roles;
+mod shared_transactions;
 mod steps;
 mod timeouts;
 mod transactions;

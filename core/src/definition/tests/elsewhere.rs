@@ -233,3 +233,36 @@ fn options_of_a_task_outside_flows_are_checked_alike() {
     );
     assert_eq!(check(json!({"settings": {"wrong": 1}})), [".settings.wrong"]);
 }
+
+#[test]
+fn how_a_worker_of_this_database_commits_is_for_local_nodes() {
+    let options = one(json!({"synchronous_commit": "off", "steps_per_transaction": 64})).options;
+    assert_eq!(Value::Object(options), json!({"synchronous_commit": "off", "steps_per_transaction": 64}));
+    assert_eq!(messages(json!({"synchronous_commit": "inherit", "steps_per_transaction": 1})), []);
+    for (key, value) in [
+        ("synchronous_commit", json!("on")),
+        ("synchronous_commit", json!(false)),
+        ("steps_per_transaction", json!(0)),
+        ("steps_per_transaction", json!(65)),
+        ("steps_per_transaction", json!("8")),
+    ] {
+        assert_eq!(fault(json!({key: value})).0, format!(".{key}"));
+    }
+    for target in ["far", "house", "web", "queue"] {
+        for (key, value) in [("synchronous_commit", json!("off")), ("steps_per_transaction", json!(8))] {
+            let found = messages(json!({"target": target, "node_query": "q", "steps": [], key: value}));
+            let path = format!(".{key}");
+            assert!(
+                found.iter().any(|(at, what)| *at == path && what.contains("has no meaning")),
+                "{target}: {found:?}"
+            );
+        }
+    }
+    assert_eq!(fault(json!({"steps_to_flow": "daily", "steps_per_transaction": 8})).0, ".steps_per_transaction");
+    let outside = |options: Value| {
+        let options = options.as_object().cloned().unwrap_or_default();
+        options_faults(&TargetInfo::Local, &options, &mut Fake::default()).len()
+    };
+    assert_eq!(outside(json!({"synchronous_commit": "off"})), 0);
+    assert_eq!(outside(json!({"steps_per_transaction": 8})), 1);
+}
