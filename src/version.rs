@@ -46,7 +46,7 @@ pub fn mismatch() -> Option<String> {
     (extension != LIBRARY).then(|| format!("{}: {}", both(&extension), advice(&extension)))
 }
 
-/// Raises unless the versions are the same. Looked up once, and again when some extension was updated.
+/// Raises unless the versions are the same. Looked up once, and again when the extension of some database was updated.
 pub fn require_same() {
     let updates = try_shared().map_or(0, |shared| shared.updates.load(Acquire));
     if SAME_AT.get() == Some(updates) {

@@ -23,7 +23,7 @@ pub enum Note {
     WakeLauncher {
         here: bool,
     },
-    /// An extension was updated.
+    /// The extension was updated here.
     Updated,
     /// A statement has the database with this OID to itself until the transaction ends.
     LetBack(u32),

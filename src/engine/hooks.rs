@@ -62,10 +62,10 @@ unsafe extern "C-unwind" fn hook(
     if concerns_us((*node).type_) {
         pgrx_extern_c_guard(|| {
             let updates = (*node).type_ == pg_sys::NodeTag::T_AlterExtensionStmt;
-            if updates {
-                note(Note::Updated);
-            }
             if make_room(node) {
+                if updates {
+                    note(Note::Updated);
+                }
                 note(Note::WakeLauncher { here: updates || (*node).type_ == pg_sys::NodeTag::T_DropStmt });
             }
         });

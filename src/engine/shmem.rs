@@ -398,7 +398,7 @@ impl Remote {
 pub struct Shared {
     pub launcher: Process,
     pub launcher_wanted: AtomicBool,
-    /// Counts updates of extensions: what a session knows of versions may have changed.
+    /// Counts updates of the extension: what a session knows of versions may have changed.
     pub updates: AtomicU64,
     /// Of a server for tests: see `stop_points`.
     pub passed: super::stop_points::Passed,
