@@ -198,7 +198,7 @@ fn procedure_fault(name: &str, key: &str, wrong: &RoutineInfo, run_as: Option<&s
         RoutineInfo::Missing | RoutineInfo::Ok { .. } => (format!("procedure {} does not exist", quoted(name)), create),
         RoutineInfo::NotAProcedure => (format!("{} is not a procedure", quoted(name)), create),
         RoutineInfo::WrongArguments { found } => {
-            (format!("procedure {} takes ({found}), not (flow.callback_arguments_t)", quoted(name)), create)
+            (format!("procedure {} takes ({}), not (flow.callback_arguments_t)", quoted(name), plain(&found)), create)
         }
         RoutineInfo::NotExecutable => (
             format!("procedure {} may not be executed by {}", quoted(name), run_as.map_or("this role".into(), quoted)),
@@ -231,7 +231,7 @@ fn function(
         RoutineInfo::Missing => (format!("function {name} does not exist"), create),
         RoutineInfo::NotAProcedure => (format!("{name} is not a function that returns text"), create),
         RoutineInfo::WrongArguments { found } => {
-            (format!("function {name} takes ({found}), not ({})", wanted.takes), create)
+            (format!("function {name} takes ({}), not ({})", plain(&found), wanted.takes), create)
         }
         RoutineInfo::NotExecutable => (
             format!("function {name} may not be executed by {}", run_as.map_or("this role".into(), quoted)),
