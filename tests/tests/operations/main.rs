@@ -3,6 +3,7 @@
 
 mod databases;
 mod dumps;
+mod failover;
 mod forging;
 mod idle;
 mod injection;
