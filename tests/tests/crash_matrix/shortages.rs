@@ -225,11 +225,11 @@ fn a_callback_without_memory_fails_alone() -> Result<()> {
                BEGIN
                  INSERT INTO crash.mark VALUES (_args.task_id, _args.flow_id, _args.node, _args.step_arguments->>'s', 'done');
                  IF _args.step_arguments->>'s' = '3' THEN
-                   -- From here on this process may have 200 MB more.
+                   -- From here on this process may have 100 MB more.
                    EXECUTE format('COPY (SELECT 1) TO PROGRAM %L', format(
-                     'prlimit --pid %s --as=$(awk ''/VmSize/ { print $2 * 1024 + 200000000 }'' /proc/%s/status):unlimited',
+                     'prlimit --pid %s --as=$(awk ''/VmSize/ { print $2 * 1024 + 100000000 }'' /proc/%s/status):unlimited',
                      pg_backend_pid(), pg_backend_pid()));
-                   PERFORM length(string_agg(repeat('x', 1000000), '')) FROM generate_series(1, 800);
+                   PERFORM length(repeat('x', 400000000));
                  END IF;
                END $$;
                SELECT flow.configure_flow('hungry', '{"nodes": [
