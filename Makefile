@@ -2,7 +2,7 @@
 # PG_CONFIG=… chooses the PostgreSQL to build for, PG_MAJOR=… another of Debian's (default: Debian's PostgreSQL 15).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-majors lint scratch scratch-stop install bench bench-smoke bench-page soak fuzz sql-reference
+.PHONY: help demo test test-majors lint scratch scratch-stop install bench bench-smoke bench-page soak soak-crashes fuzz sql-reference
 ifdef PG_CONFIG
 export PG_CONFIG
 endif
@@ -64,10 +64,15 @@ bench-page: ## write docs/benchmarks.md anew from docs/bench/results.jsonl
 	@scripts/setup.sh bench
 	@benches/run.sh --page
 
-soak: ## the crash and property tests for long: KILLS=20 of each kind, FLOWS=2000 random flows
+soak: ## the crash and property tests for long: KILLS=20 of each kind, FLOWS=2000 random flows, ROUNDS=1000 of the crash matrix
 	@scripts/setup.sh build servers
 	@scripts/install.sh
-	@PGFLOW_SEED=$${SEED:-$$RANDOM} PGFLOW_KILLS=$${KILLS:-20} PGFLOW_FLOWS=$${FLOWS:-2000} LIMIT=6h scripts/test.sh server
+	@PGFLOW_SEED=$${SEED:-$$RANDOM} PGFLOW_KILLS=$${KILLS:-20} PGFLOW_FLOWS=$${FLOWS:-2000} PGFLOW_ROUNDS=$${ROUNDS:-1000} LIMIT=6h scripts/test.sh server
+
+soak-crashes: ## only the crash matrix by chance: ROUNDS=1000 from seed SEED=… on; ends with a summary
+	@scripts/setup.sh build
+	@scripts/install.sh
+	@PGFLOW_SEED=$${SEED:-$$RANDOM} PGFLOW_ROUNDS=$${ROUNDS:-1000} cargo test --quiet -p pgflow-tests --test crash_matrix anything_dies_anywhere -- --nocapture
 
 fuzz: ## the definition parser and the diagrams against strange input for MINUTES=60 (SEED=… repeats a run)
 	@scripts/setup.sh build

@@ -36,6 +36,8 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, Default)]
 pub struct Target {
     pub name: String,
+    /// Whose credentials these are.
+    pub role: String,
     pub kind: String,
     /// A connection string or URL as the administrator wrote it; may hold credentials.
     pub connection_string: Option<Secret>,

@@ -134,6 +134,66 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Copies a running cluster (`pg_basebackup`) and starts the copy as its standby.
+    pub(crate) fn standby_of(primary: &Cluster) -> Result<Cluster> {
+        let (programs, clients) = (primary.programs.clone(), primary.clients.clone());
+        let directory = temporary_directory()?;
+        let guard = Guard::watch(&directory)?;
+        programs.hand_over(&directory)?;
+        let port = free_port()?;
+        let cluster = Cluster { programs, clients, directory, port, creating: Mutex::new(()), _guard: guard };
+        run(cluster
+            .programs
+            .server("pg_basebackup")
+            .args(["--no-sync", "--checkpoint=fast", "--wal-method=stream"])
+            .args(["-h", "127.0.0.1", "-p", &primary.port.to_string(), "-U", SUPERUSER, "--pgdata"])
+            .arg(cluster.data()))?;
+        cluster.follow(primary)?;
+        Ok(cluster)
+    }
+
+    /// After its server has stopped, and another one that was its standby has gone on: makes it what that one is, as far as
+    /// they differ (`pg_rewind`), and starts it as a standby of that one.
+    pub fn return_as_standby_of(&self, primary: &Cluster) -> Result<()> {
+        let source = format!("host=127.0.0.1 port={} user={SUPERUSER} dbname=postgres", primary.port);
+        // pg_rewind compares the timelines of the last checkpoints.
+        primary.connect("postgres", SUPERUSER)?.run("CHECKPOINT")?;
+        // What is left of a server that has just died may be in its way for a moment.
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mut rewind = self.programs.server("pg_rewind");
+            rewind.args(["--no-sync", "--source-server", &source, "--target-pgdata"]).arg(self.data());
+            match run(&mut rewind) {
+                Ok(_) => return self.follow(primary),
+                Err(error) if Instant::now() > until => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    /// Starts a copy as a standby. Its configuration is that of what it was copied from, but for what is its own.
+    fn follow(&self, primary: &Cluster) -> Result<()> {
+        self.set(&[
+            ("port".into(), self.port.to_string()),
+            ("unix_socket_directories".into(), self.directory.display().to_string()),
+            ("primary_conninfo".into(), format!("host=127.0.0.1 port={} user={SUPERUSER}", primary.port)),
+        ])?;
+        fs::write(self.data().join("standby.signal"), "")?;
+        self.programs.hand_over(&self.data())?;
+        self.start()
+    }
+
+    /// Makes a standby a server of its own; waits until it is.
+    pub fn promote(&self) -> Result<()> {
+        run(self.programs.server("pg_ctl").args(["promote", "--wait", "--silent", "--pgdata"]).arg(self.data()))
+            .map(drop)
+    }
+
+    /// Gives a directory to the server's user.
+    pub fn hand_over(&self, directory: &Path) -> Result<()> {
+        self.programs.hand_over(directory)
+    }
+
     fn write_configuration(&self, options: &Options) -> Result<()> {
         let mut settings: Vec<(String, String)> = vec![
             ("listen_addresses".into(), "127.0.0.1".into()),

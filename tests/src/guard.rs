@@ -1,7 +1,7 @@
 //! Cleans up behind a scratch cluster, however the test process ends: returning, panicking, by Ctrl-C or `kill -9`.
 //!
 //! A shell waits for the end of its standard input, which only the test process holds open; then it stops the server
-//! by its pid file (PostgreSQL's, or `server.pid` of another) and deletes the directory.
+//! by its pid file (PostgreSQL's, or `server.pid` of another), unmounts what is mounted in the directory and deletes it.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,7 @@ if [ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null; then
 fi
 pid=$(cat "$1/server.pid" 2>/dev/null)
 [ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null
+awk -v d="$1/" 'index($2, d) == 1 { print $2 }' /proc/mounts | while read -r mount; do umount -l "$mount" || sudo -n umount -l "$mount"; done
 rm -rf "$1"
 "#;
 

@@ -16,4 +16,5 @@ pub mod postmaster;
 pub mod rng;
 pub mod servers;
 pub mod session;
+pub mod small_disk;
 pub mod standby;

@@ -225,6 +225,9 @@ impl Dispatcher {
         if self.remote.none_is_down() {
             return;
         }
+        if self.remote.probe_is_due() {
+            self.db();
+        }
         let wanted: Vec<&str> = self.queue.wanted_targets().into_iter().map(|p| self.pools.place_name(p)).collect();
         let probed = self.remote.probe(|name| wanted.contains(&name));
         if let Some(next) = probed.next {

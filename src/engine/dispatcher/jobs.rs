@@ -42,6 +42,7 @@ pub fn read_target(name: &str, role: &str) -> Result<Arc<Target>, String> {
     }
     Ok(Arc::new(Target {
         name: name.to_owned(),
+        role: role.to_owned(),
         kind: connection.kind,
         connection_string: connection.string.map(Secret::new),
         connection_options,

@@ -423,7 +423,13 @@ impl Remote {
         }
     }
 
-    /// Targets that are down and whose time has come are asked whether they are there again.
+    /// Whether it is time to ask any of them.
+    pub fn probe_is_due(&self) -> bool {
+        let now = crate::store::now();
+        self.down.values().any(|down| down.next_try <= now && !down.probing)
+    }
+
+    /// Targets that are down and whose time has come are asked whether they are there again, wherever they are by now.
     pub fn probe(&mut self, wanted: impl Fn(&str) -> bool) -> Probed {
         let now = crate::store::now();
         let mut probed = Probed::default();
@@ -439,10 +445,19 @@ impl Remote {
                 probed.given_up.push((name.clone(), down.error.clone()));
             }
             if down.next_try <= now && !down.probing {
+                // Where it leads may have changed since; one that leads nowhere any more keeps nobody waiting.
+                match flat(guarded(|| read_target(name, &down.target.role))) {
+                    Ok(target) => down.target = target,
+                    Err(_) => {
+                        probed.forgotten.push(name.clone());
+                        continue;
+                    }
+                }
                 let asked = self.executor.as_ref().is_some_and(|e| e.errand(Errand::Probe(down.target.clone())));
                 down.probing = asked;
             }
         }
+        self.down.retain(|name, _| !probed.forgotten.contains(name));
         probed.next = self.down.values().filter(|d| !d.probing).map(|d| d.next_try.max(now + 50_000)).min();
         probed
     }

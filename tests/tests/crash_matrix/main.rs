@@ -5,6 +5,7 @@
 //! death: a full disk, no room for a process or a connection, no memory. See docs/reliability.md.
 
 mod death;
+mod failover;
 mod invariants;
 mod matrix;
 mod point;

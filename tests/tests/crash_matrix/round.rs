@@ -17,6 +17,9 @@ const REACHED: Duration = Duration::from_secs(20);
 /// How long all runs may take to end after the last death.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// What a client is told when it, or its server, dies, or when its statement is cancelled.
+const DEATHS: [&str; 4] = ["57P01", "57P02", "57014", "error communicating with the server"];
+
 pub struct Round {
     pub point: Point,
     /// The how-manieth pass of it.
@@ -53,7 +56,12 @@ impl Round {
         let work = Operator::sets_to_work(world, before, self.point.who.is_none())?;
         meanwhile()?;
         if self.point.prelude != Prelude::None {
-            wait_for("a task runs", || world.session()?.truth("SELECT EXISTS (SELECT FROM async.running())"))?;
+            let under_way = format!(
+                "SELECT EXISTS (SELECT FROM async.running())
+                     OR EXISTS (SELECT FROM flow.flow WHERE flow = 'work' AND flow_id > {} AND processed IS NOT NULL)",
+                before.flow_id
+            );
+            wait_for("a task runs", || world.session()?.truth(&under_way))?;
             world.arm(self.point.name, self.nth)?;
             prelude(world, self.point.prelude)?;
         }
@@ -82,15 +90,21 @@ fn prelude(world: &World, prelude: Prelude) -> Result<()> {
 /// The process that stands at a point, when there is one.
 fn wait_for_stand(world: &World, point: &str, patience: Duration) -> Result<Option<i32>> {
     let until = Instant::now() + patience;
-    let sql = format!("SELECT pid FROM pg_stat_activity WHERE query = 'pgflow stands at {point}'");
-    // Before its first connection to a database, and while the server recovers, nobody is seen.
+    // While the server recovers, nobody is seen.
     while Instant::now() < until {
-        if let Some(pid) = world.session().and_then(|mut session| session.column(&sql)).unwrap_or_default().first() {
-            return Ok(Some(pid.parse()?));
+        if let Ok(Some(pid)) = stands_there(world, point) {
+            return Ok(Some(pid));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(None)
+}
+
+/// The process that stands at a point now.
+pub fn stands_there(world: &World, point: &str) -> Result<Option<i32>> {
+    let sql = format!("SELECT pid FROM pg_stat_activity WHERE query = 'pgflow stands at {point}'");
+    let pids = world.session()?.column(&sql)?;
+    pids.first().map(|pid| pid.parse().context("a pid")).transpose()
 }
 
 /// What there was before a round.
@@ -123,10 +137,10 @@ impl Before {
 }
 
 /// A client that starts a run, one to be cancelled, cancels it, and makes an old one run again; until it dies of it.
-struct Operator(std::thread::JoinHandle<Result<()>>);
+pub struct Operator(std::thread::JoinHandle<Result<()>>);
 
 impl Operator {
-    fn sets_to_work(world: &World, before: &Before, is_victim: bool) -> Result<Operator> {
+    pub fn sets_to_work(world: &World, before: &Before, is_victim: bool) -> Result<Operator> {
         let mut session = world.here.connect()?;
         if is_victim {
             session.run("SET application_name = 'pgflow victim'")?;
@@ -137,13 +151,13 @@ impl Operator {
             match ended {
                 // It was what died, or the whole server was; or what it was about to do was cancelled.
                 Err(_) if session.is_closed() => Ok(()),
-                Err(error) if format!("{error:#}").contains("canceling statement") => Ok(()),
+                Err(error) if DEATHS.iter().any(|words| format!("{error:#}").contains(words)) => Ok(()),
                 ended => ended,
             }
         })))
     }
 
-    fn join(self) -> Result<()> {
+    pub fn join(self) -> Result<()> {
         match self.0.join() {
             Ok(ended) => ended.context("the client that set the work going"),
             Err(_) => bail!("the client that set the work going has panicked"),

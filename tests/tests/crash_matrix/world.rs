@@ -139,6 +139,11 @@ pub fn options() -> Options {
         .setting("include_if_exists", "stop.conf")
 }
 
+/// The name of the database that its target is.
+fn far_of(here: &Database) -> String {
+    format!("{}_far", here.name)
+}
+
 pub struct World<'c> {
     pub here: Database<'c>,
     pub far: Database<'c>,
@@ -148,8 +153,7 @@ pub struct World<'c> {
 
 impl<'c> World<'c> {
     pub fn build(here: &Database<'c>) -> Result<World<'c>> {
-        let cluster = here.cluster;
-        let far = cluster.plain_database(&format!("{}_far", here.name))?;
+        let far = here.cluster.plain_database(&far_of(here))?;
         let mut there = far.connect()?;
         there.run("CREATE EXTENSION dblink")?;
         there.run(CLIENT)?;
@@ -157,14 +161,21 @@ impl<'c> World<'c> {
         let mut session = here.connect()?;
         session.run(CALLBACKS)?;
         play::set_up(&mut session)?;
-        let address = format!("host=127.0.0.1 port={} dbname={} user={SUPERUSER}", cluster.port(), far.name);
-        session.run(&format!(
-            r#"SELECT async.configure('{{"targets": [{{"target": "far", "connection_string": "{address}",
-                 "options": {{"retry_delay": 0.1, "retry_delay_max": 0.3}}}}]}}')"#
-        ))?;
+        let world = World::of(here)?;
         for (flow, configuration) in [("small", SMALL), ("work", WORK), ("long", LONG)] {
             session.run(&format!("SELECT flow.configure_flow('{flow}', $c${configuration}$c$)"))?;
         }
+        Ok(world)
+    }
+
+    /// A database that is one already, perhaps on a server that has taken over from another: the target is where it is now.
+    pub fn of(here: &Database<'c>) -> Result<World<'c>> {
+        let far = Database::new(here.cluster, &far_of(here));
+        let address = format!("host=127.0.0.1 port={} dbname={} user={SUPERUSER}", here.cluster.port(), far.name);
+        here.connect()?.run(&format!(
+            r#"SELECT async.configure('{{"targets": [{{"target": "far", "connection_string": "{address}",
+                 "options": {{"retry_delay": 0.1, "retry_delay_max": 0.3}}}}]}}')"#
+        ))?;
         Ok(World { here: here.clone(), far, token: Cell::new(0) })
     }
 

@@ -173,3 +173,39 @@ fn after_a_restart_nothing_old_is_said_of_a_target() {
         same(place.sql.text(STATUS)?, "f f")
     });
 }
+
+/// Where a target leads is looked up whenever it is asked whether it is there again: also when it was changed while an
+/// attempt to reach the old place was under way, or by ALTER SERVER, which tells nobody.
+#[test]
+fn a_target_that_is_down_is_looked_for_where_it_leads_now() {
+    test("moved", |place| {
+        let proxy = far(place, r#""connect_timeout": 30"#)?;
+        proxy.stall();
+        let task = place.push("far", "SELECT 1", "")?;
+        wait_for("an attempt is under way", || Ok(proxy.open() > 0))?;
+        let string = string_by(&place.there, place.there.cluster.port());
+        place.target("far", &format!(r#""connection_string": "{string}""#), "")?;
+        place.here.wait_until("EXISTS (SELECT FROM async.v_target WHERE target = 'far')", SOON)?;
+        pause(300);
+        // Only now the old place turns out to be down.
+        proxy.refuse();
+        proxy.cut();
+        place.ends(task, "Finished")?;
+
+        // A foreign server that moves.
+        let nowhere = Proxy::to(place.there.cluster.port())?;
+        nowhere.refuse();
+        place.sql.run(&format!(
+            "CREATE EXTENSION postgres_fdw;
+             CREATE SERVER moves FOREIGN DATA WRAPPER postgres_fdw
+               OPTIONS (host '127.0.0.1', port '{}', dbname 'moved');
+             CREATE USER MAPPING FOR postgres SERVER moves OPTIONS (user 'postgres')",
+            nowhere.port()
+        ))?;
+        place.target("moves", r#""server": "moves""#, "")?;
+        let task = place.push("moves", "SELECT 1", "")?;
+        place.here.wait_until("(SELECT down_tries > 1 FROM async.v_target_status WHERE target = 'moves')", SOON)?;
+        place.sql.run(&format!("ALTER SERVER moves OPTIONS (SET port '{}')", place.there.cluster.port()))?;
+        place.ends(task, "Finished")
+    });
+}

@@ -4,6 +4,7 @@
 mod ageing;
 mod databases;
 mod dumps;
+mod failover;
 mod forging;
 mod idle;
 mod injection;
