@@ -127,6 +127,8 @@ class Page(unittest.TestCase):
                 results.write(store, self.record(family=family, load=load), families.NAMES)
             self.assertEqual([(name, record["load"]) for name, record in results.read(store).items()],
                              [("steps", 2), ("idle", 3)])
+            results.forget(store, "steps", families.NAMES)
+            self.assertEqual(list(results.read(store)), ["idle"])
 
     def test_every_family_has_what_it_must(self):
         for name in families.NAMES:
