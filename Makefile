@@ -2,7 +2,7 @@
 # PG_CONFIG=… chooses the PostgreSQL to build for, PG_MAJOR=… another of Debian's (default: Debian's PostgreSQL 15).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint scratch scratch-stop install bench bench-smoke bench-page soak sql-reference
+.PHONY: help demo test lint scratch scratch-stop install bench bench-smoke bench-page soak fuzz sql-reference
 ifdef PG_CONFIG
 export PG_CONFIG
 endif
@@ -60,6 +60,10 @@ soak: ## the crash and property tests for long: KILLS=20 of each kind, FLOWS=200
 	@scripts/setup.sh build servers
 	@scripts/install.sh
 	@PGFLOW_SEED=$${SEED:-$$RANDOM} PGFLOW_KILLS=$${KILLS:-20} PGFLOW_FLOWS=$${FLOWS:-2000} LIMIT=6h scripts/test.sh server
+
+fuzz: ## the definition parser and the diagrams against strange input for MINUTES=60 (SEED=… repeats a run)
+	@scripts/setup.sh build
+	@PGFLOW_FUZZ_MINUTES=$${MINUTES:-60} PGFLOW_FUZZ_SEED=$${SEED:-} cargo test -p pgflow-core --test fuzz -- --nocapture --test-threads 1
 
 sql-reference: ## write docs/sql-reference.md anew from the comments in the database
 	@scripts/setup.sh build

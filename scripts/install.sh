@@ -15,9 +15,11 @@ as_owner_of() { # runs a command with the rights that writing to $1 needs
   if [ -w "$dir" ]; then "$@"; else sudo "$@"; fi
 }
 
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+
 # The extension script: the files of sql/load_order, in that order.
-script=$(mktemp)
-trap 'rm -f "$script"' EXIT
+script=$made/pgflow--$version.sql
 {
   echo "-- pgflow $version, made from sql/load_order; do not edit."
   printf '%s\n' '\echo Use "CREATE EXTENSION pgflow" to load this file. \quit'
@@ -27,10 +29,18 @@ trap 'rm -f "$script"' EXIT
   done
 } >"$script"
 
+# The upgrade script to this version: what is written by hand, and the rest.
+for by_hand in sql/upgrade/*--"$version".sql; do
+  [ -e "$by_hand" ] || continue
+  from=$(basename "$by_hand" "--$version.sql")
+  awk -v target="$version" -f scripts/upgrade.awk "sql/pgflow--$from.sql" "$script" "$by_hand" >"$made/pgflow--$from--$version.sql"
+done
+
 share=$("$PG_CONFIG" --sharedir)/extension
 lib=$("$PG_CONFIG" --pkglibdir)
 sed "s/@CARGO_VERSION@/$version/" pgflow.control | as_owner_of "$share" tee "$share/pgflow.control" >/dev/null
-as_owner_of "$share" install -m 644 "$script" "$share/pgflow--$version.sql"
+# Those of earlier versions are kept as they were released.
+as_owner_of "$share" install -m 644 sql/pgflow--*.sql "$made"/*.sql "$share"
 
 if [ "${1:-}" != --sql-only ]; then
   dir=$profile; [ "$profile" = dev ] && dir=debug

@@ -2,7 +2,7 @@
 # Formatting, clippy, SQL and shell style, and whether the SQL reference is current. Checks everything, then fails if
 # anything was wrong. Changes nothing.
 # The extension must be installed (make lint does that).
-# Usage: scripts/lint.sh [check ...]     checks: fmt, clippy, shell, text, links, client, sql   (default: all)
+# Usage: scripts/lint.sh [check ...]     checks: fmt, clippy, shell, text, links, client, frozen, sql   (default: all)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
@@ -42,7 +42,7 @@ text() {
       *.rs | *.sql | *.sh | *.py | *.mjs)
         lines=$(wc -l <"$file")
         # A file that is made of others may be as long as they are together.
-        [ "$lines" -le 600 ] || [ "$file" = sql/pgflow_client.sql ] || { echo "$file: $lines lines, more than 600"; bad=1; } ;;
+        [ "$lines" -le 600 ] || [[ $file = sql/pgflow[_-]*.sql ]] || { echo "$file: $lines lines, more than 600"; bad=1; } ;;
     esac
   done < <(sources '*.rs' '*.sql' '*.sh' '*.py' '*.mjs' '*.md' '*.toml' Makefile .ci/run)
   return $bad
@@ -60,6 +60,16 @@ links() {
 
 client() { scripts/pgflow-client.sh --check; }
 
+# Scripts of released versions are what databases were made with: a change is a new version. The list only grows.
+frozen() {
+  local bad=0 file
+  sha256sum --check --quiet sql/frozen.sha256 || bad=1
+  while read -r file; do
+    grep -qF "  $file" sql/frozen.sha256 || { echo "$file is not in sql/frozen.sha256"; bad=1; }
+  done < <(sources 'sql/pgflow--*.sql' tests/upgrade/[0-9]*.sql)
+  return $bad
+}
+
 # In a database that has the extension: search_path, COMMENTs, rights; the generated reference; the settings as documented.
 sql() {
   local cluster=lint-$$ out status=0 setting
@@ -76,7 +86,7 @@ sql() {
   return $status
 }
 
-[ $# = 0 ] && set -- fmt text links shell client sql clippy
+[ $# = 0 ] && set -- fmt text links shell client frozen sql clippy
 for name in "$@"; do
   case "$name" in
     fmt) check "cargo fmt" fmt ;;
@@ -84,9 +94,10 @@ for name in "$@"; do
     shell) check "shellcheck" shell ;;
     links) check "links of the documents" links ;;
     client) check "sql/pgflow_client.sql is made of sql/client" client ;;
+    frozen) check "released scripts are as they were" frozen ;;
     text) check "text: tabs, blanks, length, paths" text ;;
     sql) check "SQL: search_path, comments, rights, reference" sql ;;
-    *) echo "unknown check '$name' (fmt, clippy, shell, text, links, client, sql)" >&2; exit 2 ;;
+    *) echo "unknown check '$name' (fmt, clippy, shell, text, links, client, frozen, sql)" >&2; exit 2 ;;
   esac
 done
 echo

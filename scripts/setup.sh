@@ -6,6 +6,7 @@
 #   demo     Graphviz, npm, and the public data (in ~/.cache/pgflow; downloaded once)
 #   clickhouse  ClickHouse, for the demo's second act (in ~/.cache/pgflow/servers)
 #   servers  what tests speak to: that, S3, Azure, PostgreSQL 16 to 18, pgbouncer (in the same place)
+#   majors   PostgreSQL 16 and 18 with headers, to build pgflow for (in the same place; servers installs them too)
 #   bench    what the benchmarks are written in: a Python environment (in ~/.cache/pgflow/bench)
 #   peers    the other systems that make bench measures beside pgflow (in the same place)
 #   lint     rustfmt, clippy, shellcheck
@@ -98,7 +99,7 @@ need_lint() {
 [ $# = 0 ] && set -- build
 for part in "$@"; do
   case "$part" in
-    build | demo | clickhouse | servers | bench | peers | lint) "need_$part" ;;
-    *) die "unknown part '$part' (build, demo, clickhouse, servers, bench, peers, lint)" ;;
+    build | demo | clickhouse | servers | majors | bench | peers | lint) "need_$part" ;;
+    *) die "unknown part '$part' (build, demo, clickhouse, servers, majors, bench, peers, lint)" ;;
   esac
 done

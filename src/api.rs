@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use crate::engine::announce::{note, Note};
 use crate::engine::events::Event;
 use crate::engine::own_task::{self, Decision};
-use crate::engine::shmem::{my_database, try_shared, WorkerState};
+use crate::engine::shmem::{my_database, try_shared, DatabaseState, WorkerState};
 use crate::error::raise;
 use crate::settings;
 use crate::store::{self, client};
@@ -79,11 +79,12 @@ fn require_engine() {
             Some("Add shared_preload_libraries = 'pgflow' to postgresql.conf and restart the server."),
         );
     }
+    crate::version::require_same();
 }
 
 #[pg_extern(sql = false)]
-fn setting(name: &str) -> Option<i64> {
-    settings::by_name(name)
+fn setting(name: Option<&str>) -> Option<i64> {
+    name.and_then(settings::by_name)
 }
 
 #[pg_extern(sql = false)]
@@ -101,13 +102,13 @@ fn decide_own(task_id: i64, status: &str, message: Option<&str>, delay: Option<p
 }
 
 #[pg_extern(sql = false)]
-fn is_own_task(task_id: i64) -> bool {
-    own_task::is(task_id)
+fn is_own_task(task_id: Option<i64>) -> bool {
+    task_id.is_some_and(own_task::is)
 }
 
 #[pg_extern(sql = false)]
-fn note_progress(task_id: i64, done: Option<f64>, total: Option<f64>, text: Option<&str>) -> bool {
-    if !own_task::is(task_id) {
+fn note_progress(task_id: Option<i64>, done: Option<f64>, total: Option<f64>, text: Option<&str>) -> bool {
+    if !task_id.is_some_and(own_task::is) {
         return false;
     }
     if let Some(worker) = crate::engine::worker::my_slot() {
@@ -119,8 +120,8 @@ fn note_progress(task_id: i64, done: Option<f64>, total: Option<f64>, text: Opti
 }
 
 #[pg_extern(sql = false)]
-fn wait_for_change(milliseconds: i32) {
-    crate::engine::process::wait_for_change(milliseconds);
+fn wait_for_change(milliseconds: Option<i32>) {
+    crate::engine::process::wait_for_change(milliseconds.unwrap_or(0));
 }
 
 fn oid(value: u32) -> pg_sys::Oid {
@@ -248,7 +249,10 @@ fn processes() -> TableIterator<
                 pid(d.dispatcher.pid()),
                 Some(oid(d.oid.load(Acquire))),
                 None,
-                format!("{:?}", d.state()).to_lowercase(),
+                match d.state() {
+                    DatabaseState::Mismatched => "of another version than the library".to_owned(),
+                    state => format!("{state:?}").to_lowercase(),
+                },
                 None,
                 None,
                 Some(d.tasks_done.load(Acquire) as i64),

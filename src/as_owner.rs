@@ -4,16 +4,27 @@
 //! A SECURITY DEFINER function cannot know who called it; this can. The `_as` function checks the caller's rights.
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 
+/// What is known of a public function.
+#[derive(Clone, Copy)]
+struct Target {
+    /// Its `_as` function.
+    inner: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    /// It may change something.
+    is_volatile: bool,
+}
+
 thread_local! {
-    /// Public function → (its `_as` function, its owner). Both live and die with the extension.
-    static TARGETS: RefCell<HashMap<pg_sys::Oid, (pg_sys::Oid, pg_sys::Oid)>> = RefCell::new(HashMap::new());
+    /// By the public function. Forgotten whenever a function is replaced or dropped, as an update of the extension does.
+    static TARGETS: RefCell<HashMap<pg_sys::Oid, Target>> = RefCell::new(HashMap::new());
+    static REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
 #[no_mangle]
@@ -51,7 +62,10 @@ pub unsafe extern "C-unwind" fn as_owner(fcinfo: pg_sys::FunctionCallInfo) -> pg
 /// subtransaction switches back.
 unsafe fn prepare(fcinfo: pg_sys::FunctionCallInfo) -> Call {
     let flinfo = (*fcinfo).flinfo;
-    let (target, owner) = target_of((*flinfo).fn_oid);
+    let Target { inner: target, owner, is_volatile } = target_of((*flinfo).fn_oid);
+    if is_volatile {
+        crate::version::require_same();
+    }
     if (*flinfo).fn_extra.is_null() {
         let inner = pg_sys::MemoryContextAllocZero((*flinfo).fn_mcxt, size_of::<pg_sys::FmgrInfo>());
         pg_sys::fmgr_info_cxt(target, inner.cast(), (*flinfo).fn_mcxt);
@@ -78,9 +92,13 @@ unsafe fn prepare(fcinfo: pg_sys::FunctionCallInfo) -> Call {
     Call { function, inner, caller, context }
 }
 
-unsafe fn target_of(function: pg_sys::Oid) -> (pg_sys::Oid, pg_sys::Oid) {
+unsafe fn target_of(function: pg_sys::Oid) -> Target {
     if let Some(known) = TARGETS.with_borrow(|targets| targets.get(&function).copied()) {
         return known;
+    }
+    if !REGISTERED.replace(true) {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+        pg_sys::CacheRegisterSyscacheCallback(cache, Some(function_changed), pg_sys::Datum::from(0));
     }
     let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as i32, function.into());
     if tuple.is_null() {
@@ -88,6 +106,7 @@ unsafe fn target_of(function: pg_sys::Oid) -> (pg_sys::Oid, pg_sys::Oid) {
     }
     let row = pg_sys::GETSTRUCT(tuple) as pg_sys::Form_pg_proc;
     let owner = (*row).proowner;
+    let is_volatile = (*row).provolatile == pg_sys::PROVOLATILE_VOLATILE as std::ffi::c_char;
     let name = format!("{}_as\0", CStr::from_ptr((*row).proname.data.as_ptr()).to_string_lossy());
     let mut types = vec![pg_sys::OIDOID];
     types.extend_from_slice(std::slice::from_raw_parts(
@@ -100,7 +119,14 @@ unsafe fn target_of(function: pg_sys::Oid) -> (pg_sys::Oid, pg_sys::Oid) {
     for part in [schema.cast_const(), name.as_ptr().cast()] {
         names = pg_sys::lappend(names, pg_sys::makeString(pg_sys::pstrdup(part)).cast());
     }
-    let target = pg_sys::LookupFuncName(names, types.len() as i32, types.as_ptr(), false);
-    TARGETS.with_borrow_mut(|targets| targets.insert(function, (target, owner)));
-    (target, owner)
+    let inner = pg_sys::LookupFuncName(names, types.len() as i32, types.as_ptr(), false);
+    let target = Target { inner, owner, is_volatile };
+    TARGETS.with_borrow_mut(|targets| targets.insert(function, target));
+    target
+}
+
+/// Called by Postgres when a function was changed by anybody. Must not raise.
+unsafe extern "C-unwind" fn function_changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    let _ = TARGETS.try_with(|targets| targets.try_borrow_mut().map(|mut targets| targets.clear()));
+    crate::version::forget();
 }

@@ -16,6 +16,7 @@ use pgrx::prelude::*;
 use pgrx::JsonB;
 use serde_json::{Map, Value};
 
+use crate::json::Json;
 use crate::store::{self, catalog};
 
 /// Kinds whose other side can write an object itself (`"result": {"to": "export"}`).
@@ -85,7 +86,7 @@ fn rows(faults: Vec<(String, String)>) -> FaultRows {
     TableIterator::new(faults)
 }
 
-fn object(value: Option<JsonB>) -> Map<String, Value> {
+fn object(value: Option<Json>) -> Map<String, Value> {
     match value.map(|v| v.0) {
         Some(Value::Object(map)) => map,
         _ => Map::new(),
@@ -122,9 +123,9 @@ fn kind_needs(kind: &str) -> Option<&'static str> {
 fn target_faults(
     kind: Option<&str>,
     connection_string: Option<&str>,
-    connection_options: Option<JsonB>,
+    connection_options: Option<Json>,
     password_required: Option<bool>,
-    options: Option<JsonB>,
+    options: Option<Json>,
 ) -> FaultRows {
     let Some(kind) = kind.and_then(kinds::by_name) else { return rows(Vec::new()) };
     let mut options = object(options);
@@ -148,7 +149,7 @@ fn masked_faults(job: &Job, faults: Vec<Fault>) -> Vec<(String, String)> {
 }
 
 #[pg_extern(sql = false)]
-fn options_faults(kind: Option<&str>, options: Option<JsonB>) -> FaultRows {
+fn options_faults(kind: Option<&str>, options: Option<Json>) -> FaultRows {
     let target = match kind {
         Some("local") | None => definition::TargetInfo::Local,
         Some("external") => definition::TargetInfo::External,
@@ -167,7 +168,7 @@ fn options_faults(kind: Option<&str>, options: Option<JsonB>) -> FaultRows {
 }
 
 #[pg_extern(sql = false)]
-fn store_faults(url: Option<&str>, options: Option<JsonB>) -> FaultRows {
+fn store_faults(url: Option<&str>, options: Option<Json>) -> FaultRows {
     let options = secrets(object(options));
     let store = Store { url: url.unwrap_or_default().to_owned(), options: options.clone(), ..Store::default() };
     let faults = check_store(&store);
@@ -176,8 +177,8 @@ fn store_faults(url: Option<&str>, options: Option<JsonB>) -> FaultRows {
 }
 
 #[pg_extern(sql = false, immutable)]
-fn masked_options(options: Option<JsonB>) -> Option<JsonB> {
-    options.map(|JsonB(value)| JsonB(masked("", value, false)))
+fn masked_options(options: Option<Json>) -> Option<JsonB> {
+    options.map(|Json(value, _)| JsonB(masked("", value, false)))
 }
 
 fn is_hidden(key: &str) -> bool {

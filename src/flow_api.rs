@@ -8,9 +8,9 @@ use pgrx::iter::TableIterator;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::JsonB;
 
 use crate::error::raise;
+use crate::json::Json;
 use crate::settings;
 use crate::store::{self, catalog};
 
@@ -18,8 +18,8 @@ use crate::store::{self, catalog};
 const FAULTS_SHOWN: usize = 50;
 
 #[pg_extern(sql = false)]
-fn configure_flow(flow_name: Option<&str>, configuration: Option<JsonB>, append: Option<bool>) {
-    let (Some(flow), Some(JsonB(new))) = (flow_name, configuration) else {
+fn configure_flow(flow_name: Option<&str>, configuration: Option<Json>, append: Option<bool>) {
+    let (Some(flow), Some(Json(new, bytes))) = (flow_name, configuration) else {
         raise(
             PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             "configure_flow needs a flow's name and its configuration".to_owned(),
@@ -27,10 +27,12 @@ fn configure_flow(flow_name: Option<&str>, configuration: Option<JsonB>, append:
             None,
         );
     };
+    crate::version::require_same();
     // SAFETY: reading the current user.
     let caller = unsafe { pg_sys::GetUserId() };
     store::connected(|| {
         let owner = owner();
+        store::as_user(owner, || catalog::require_definition_size(caller, bytes));
         let stored =
             append.unwrap_or(false).then(|| store::as_user(owner, || catalog::stored_configuration(flow))).flatten();
         let (definition, faults) = check(flow, &new, stored.as_ref(), caller, owner);
@@ -104,7 +106,7 @@ fn report(flow: &str, faults: &[Fault]) {
 
 #[pg_extern(sql = false)]
 fn validate(
-    configuration: Option<JsonB>,
+    configuration: Option<Json>,
 ) -> TableIterator<
     'static,
     (name!(path, String), name!(severity, String), name!(message, String), name!(hint, Option<String>)),
@@ -112,7 +114,11 @@ fn validate(
     // SAFETY: reading the current user.
     let caller = unsafe { pg_sys::GetUserId() };
     let faults = match configuration {
-        Some(JsonB(new)) => store::connected(|| check("(validated)", &new, None, caller, owner()).1),
+        Some(Json(new, bytes)) => store::connected(|| {
+            let owner = owner();
+            store::as_user(owner, || catalog::require_definition_size(caller, bytes));
+            check("(validated)", &new, None, caller, owner).1
+        }),
         None => Vec::new(),
     };
     TableIterator::new(faults.into_iter().map(|f| (f.path, f.severity.to_string(), f.message, f.hint)))
@@ -124,7 +130,7 @@ fn node_status_color(status: Option<&str>) -> &'static str {
 }
 
 #[pg_extern(sql = false, immutable)]
-fn render_graphviz(diagram: JsonB) -> String {
+fn render_graphviz(diagram: Json) -> String {
     let d = &diagram.0;
     let list = |key: &str| d.get(key).and_then(|v| v.as_array()).cloned().unwrap_or_default();
     diagram::graphviz(&diagram::Diagram {

@@ -7,9 +7,12 @@ mod elsewhere_api;
 mod engine;
 mod error;
 mod flow_api;
+mod json;
+mod private_lock;
 mod results_api;
 mod settings;
 mod store;
+mod version;
 
 ::pgrx::pg_module_magic!();
 
@@ -27,5 +30,6 @@ pub extern "C-unwind" fn _PG_init() {
         engine::shmem::init();
         engine::hooks::init();
         engine::launcher::init();
+        engine::stop_points::init();
     }
 }

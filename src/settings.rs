@@ -18,6 +18,7 @@ static MAX_FLOW_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(16);
 static KEEP_RUNS_FOR: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
 static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(1_000_000);
 static PURGE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60_000);
+static PRIORITY_AGEING: GucSetting<i32> = GucSetting::<i32>::new(0);
 static LOG_MESSAGES_PER_TASK: GucSetting<i32> = GucSetting::<i32>::new(100);
 static LOG_MESSAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(8192);
 static STRICT_CONFIGURATION: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -184,6 +185,16 @@ pub fn init(preloading: bool) {
         GucFlags::UNIT_MS,
     );
     int(
+        c"pgflow.priority_ageing",
+        c"The time after which waiting tasks count as one priority more urgent.",
+        c"Zero: priorities are strict. Counted from when tasks of the same role, pool and priority had their turn last.",
+        &PRIORITY_AGEING,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    int(
         c"pgflow.log_messages_per_task",
         c"Messages of a callback that are kept with an attempt.",
         c"What comes after is counted, not kept.",
@@ -277,6 +288,10 @@ pub fn keep_runs() -> i32 {
 }
 pub fn purge_interval_ms() -> i64 {
     PURGE_INTERVAL.get().into()
+}
+/// Microseconds; none: priorities are strict.
+pub fn priority_ageing() -> Option<i64> {
+    Some(i64::from(PRIORITY_AGEING.get()) * 1000).filter(|time| *time > 0)
 }
 pub fn log_messages_per_task() -> usize {
     LOG_MESSAGES_PER_TASK.get() as usize

@@ -72,15 +72,76 @@ impl Task {
 #[derive(Debug)]
 pub struct Lane {
     pub key: Key,
-    queue: VecDeque<i64>,
-    /// Entries of `queue` that still count: forgotten tasks leave theirs behind.
+    /// Waiting tasks by run (zero: outside flows).
+    queues: HashMap<i64, VecDeque<i64>>,
+    /// The runs that have a queue, the one whose turn it is first.
+    turns: VecDeque<i64>,
+    /// Entries of the queues that still count: forgotten tasks leave theirs behind.
     live: usize,
+    /// Counts what was handed out when this lane had its turn last: among equals the lane that has waited longest is first.
+    turn: u64,
+    /// When it was first seen waiting for its turn, microseconds.
+    waits_since: Option<i64>,
     backlog: VecDeque<Range>,
     /// Smoothed duration of a task, microseconds; none has been seen yet while negative.
     mean: f64,
 }
 
 impl Lane {
+    fn new(key: Key) -> Self {
+        Lane {
+            key,
+            queues: HashMap::new(),
+            turns: VecDeque::new(),
+            live: 0,
+            turn: 0,
+            waits_since: None,
+            backlog: VecDeque::new(),
+            mean: -1.0,
+        }
+    }
+
+    fn push(&mut self, flow_id: i64, task_id: i64, front: bool) {
+        let queue = self.queues.entry(flow_id).or_insert_with(|| {
+            if front {
+                self.turns.push_front(flow_id);
+            } else {
+                self.turns.push_back(flow_id);
+            }
+            VecDeque::new()
+        });
+        if front {
+            queue.push_front(task_id);
+        } else {
+            queue.push_back(task_id);
+        }
+        self.live += 1;
+    }
+
+    /// The next waiting task of the run whose turn it is.
+    fn pop(&mut self) -> Option<i64> {
+        let queue = self.queues.get_mut(self.turns.front()?)?;
+        queue.pop_front()
+    }
+
+    /// It is the next run's turn.
+    fn pass_on(&mut self) {
+        let Some(flow_id) = self.turns.pop_front() else { return };
+        if self.queues.get(&flow_id).is_some_and(|queue| !queue.is_empty()) {
+            self.turns.push_back(flow_id);
+        } else {
+            self.queues.remove(&flow_id);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.queues.clear();
+        self.turns.clear();
+        self.live = 0;
+        self.waits_since = None;
+        self.backlog.clear();
+    }
+
     pub fn waiting(&self) -> usize {
         self.live
     }
@@ -106,6 +167,8 @@ struct Open {
 #[derive(Default, Debug)]
 pub struct Queue {
     lanes: Vec<Lane>,
+    /// How often something was handed out.
+    turns: u64,
     by_key: HashMap<Key, usize>,
     tasks: HashMap<i64, Task>,
     nodes: HashMap<Node, Open>,
@@ -150,7 +213,7 @@ impl Queue {
 
     pub fn lane_of(&mut self, key: Key) -> usize {
         *self.by_key.entry(key).or_insert_with(|| {
-            self.lanes.push(Lane { key, queue: VecDeque::new(), live: 0, backlog: VecDeque::new(), mean: -1.0 });
+            self.lanes.push(Lane::new(key));
             self.lanes.len() - 1
         })
     }
@@ -159,8 +222,7 @@ impl Queue {
     pub fn add(&mut self, task_id: i64, task: Task) {
         debug_assert!(!self.tasks.contains_key(&task_id));
         if task.state == State::Queued {
-            self.lanes[task.lane].queue.push_back(task_id);
-            self.lanes[task.lane].live += 1;
+            self.lanes[task.lane].push(task.node.0, task_id, false);
         }
         if task.node.0 != 0 {
             self.nodes.entry(task.node).or_default().tasks += 1;
@@ -174,8 +236,7 @@ impl Queue {
             task.attempt = attempt;
             if task.state != State::Queued {
                 task.state = State::Queued;
-                self.lanes[task.lane].queue.push_front(task_id);
-                self.lanes[task.lane].live += 1;
+                self.lanes[task.lane].push(task.node.0, task_id, true);
             }
         }
     }
@@ -273,23 +334,18 @@ impl Queue {
             }
         }
         for lane in &mut self.lanes {
-            lane.queue.clear();
-            lane.live = 0;
-            lane.backlog.clear();
+            lane.clear();
         }
     }
 
-    /// Lanes with waiting tasks, the most urgent first; among equals the one whose first task is oldest.
-    pub fn order(&mut self) -> Vec<usize> {
-        let mut order: Vec<(i32, i64, usize)> = Vec::new();
-        for (i, lane) in self.lanes.iter_mut().enumerate() {
-            while let Some(&first) = lane.queue.front() {
-                if self.tasks.get(&first).is_some_and(|t| t.state == State::Queued && t.lane == i) {
-                    order.push((lane.key.priority, first, i));
-                    break;
-                }
-                lane.queue.pop_front();
-            }
+    /// Lanes with waiting tasks, the most urgent first; among equals the one that had its turn longest ago. With `ageing`
+    /// (microseconds) a lane is one priority more urgent for each such time that it has waited for its turn.
+    pub fn order(&mut self, now: i64, ageing: Option<i64>) -> Vec<usize> {
+        let mut order: Vec<(i64, u64, usize)> = Vec::new();
+        for (i, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.live > 0) {
+            let since = *lane.waits_since.get_or_insert(now);
+            let aged = ageing.map_or(0, |time| (now - since).max(0) / time.max(1));
+            order.push((i64::from(lane.key.priority) - aged, lane.turn, i));
         }
         order.sort_unstable();
         order.into_iter().map(|(_, _, lane)| lane).collect()
@@ -305,16 +361,27 @@ impl Queue {
         self.take_as(lane, most, State::Sent)
     }
 
+    /// The runs of a lane have turns: what is handed out at once is one run's, and is filled up from the next.
     fn take_as(&mut self, lane: usize, most: usize, state: State) -> Vec<(i64, i32)> {
         let mut taken = Vec::new();
-        while taken.len() < most {
-            let Some(task_id) = self.lanes[lane].queue.pop_front() else { break };
+        let of_lane = &mut self.lanes[lane];
+        while taken.len() < most && !of_lane.turns.is_empty() {
+            let Some(task_id) = of_lane.pop() else {
+                of_lane.pass_on();
+                continue;
+            };
             let Some(task) = self.tasks.get_mut(&task_id) else { continue };
             if task.state == State::Queued && task.lane == lane {
                 task.state = state;
-                self.lanes[lane].live -= 1;
+                of_lane.live -= 1;
                 taken.push((task_id, task.attempt));
             }
+        }
+        if !taken.is_empty() {
+            of_lane.pass_on();
+            of_lane.waits_since = None;
+            self.turns += 1;
+            of_lane.turn = self.turns;
         }
         taken
     }
@@ -369,14 +436,58 @@ mod tests {
     }
 
     #[test]
-    fn lower_priority_numbers_go_first_and_equals_by_age() {
+    fn lower_priority_numbers_go_first_and_equals_have_turns() {
         let mut q = Queue::default();
         let (urgent, calm) = (q.lane_of(key(-1)), q.lane_of(key(0)));
         let other = q.lane_of(Key { role: 11, ..key(0) });
-        q.add(3, task(calm, (1, 0)));
-        q.add(2, task(other, (2, 0)));
-        q.add(9, task(urgent, (1, 1)));
-        assert_eq!(q.order(), [urgent, other, calm]);
+        for id in 0..3 {
+            q.add(30 + id, task(calm, (1, 0)));
+            q.add(20 + id, task(other, (2, 0)));
+            q.add(90 + id, task(urgent, (1, 1)));
+        }
+        assert_eq!(q.order(0, None), [urgent, calm, other]);
+        assert_eq!(q.take(urgent, 1, 0).len() + q.take(calm, 1, 0).len(), 2);
+        assert_eq!(q.order(0, None), [urgent, other, calm], "however long it has waited, the urgent one is first");
+        assert_eq!(q.take(other, 1, 0).len(), 1);
+        assert_eq!(q.order(i64::MAX, None), [urgent, calm, other]);
+    }
+
+    #[test]
+    fn with_ageing_what_has_waited_long_enough_is_as_urgent() {
+        let mut q = Queue::default();
+        let (urgent, calm) = (q.lane_of(key(-2)), q.lane_of(key(0)));
+        for id in 0..9 {
+            q.add(id, task(urgent, (1, 0)));
+            q.add(100 + id, task(calm, (2, 0)));
+        }
+        let ageing = Some(1000);
+        assert_eq!(q.order(0, ageing), [urgent, calm]);
+        let mut turns = Vec::new();
+        for now in (0..6000).step_by(1000) {
+            let first = q.order(now, ageing)[0];
+            q.take(first, 1, 0);
+            turns.push(first);
+        }
+        assert_eq!(turns.iter().filter(|lane| **lane == calm).count(), 2, "{turns:?}");
+        assert_eq!(turns[0], urgent);
+    }
+
+    #[test]
+    fn the_runs_of_a_lane_have_turns() {
+        let mut q = Queue::default();
+        let lane = q.lane_of(key(0));
+        for id in 0..1000 {
+            q.add(id, task(lane, (1, 0)));
+        }
+        assert_eq!(q.take(lane, 4, 0).len(), 4);
+        q.add(2000, task(lane, (2, 0)));
+        q.add(2001, task(lane, (2, 1)));
+        let batches: Vec<Vec<i64>> =
+            (0..3).map(|_| q.take(lane, 4, 0).into_iter().map(|(id, _)| id).collect()).collect();
+        assert_eq!(batches, [vec![4, 5, 6, 7], vec![2000, 2001, 8, 9], vec![10, 11, 12, 13]]);
+        q.requeue(5, 1);
+        assert_eq!(q.take(lane, 2, 0), [(5, 1), (14, 1)], "what was taken back is next");
+        assert_eq!(q.lane(lane).waiting(), 1000 - 15 + 0);
     }
 
     #[test]
@@ -405,7 +516,7 @@ mod tests {
         assert_eq!(q.lane(lane).waiting(), 0);
         q.requeue(2, 6);
         assert_eq!(q.take(lane, 10, 3), [(2, 6)]);
-        assert!(q.order().is_empty());
+        assert!(q.order(0, None).is_empty());
     }
 
     #[test]

@@ -51,6 +51,7 @@ DECLARE
 BEGIN
   PERFORM async.require_no_client();
   PERFORM async.require_engine();
+  PERFORM async.require_size(pg_get_userbyid(_caller), 1, ARRAY[_given, _secrets, _task_data], ARRAY[_query]);
   SELECT * INTO _found FROM async.target t WHERE t.target = _name;
   IF NOT FOUND OR _target IS NULL THEN
     RAISE undefined_object USING
@@ -89,7 +90,8 @@ BEGIN
   INSERT INTO async.task (
     target, priority, run_as, query, task_data, manual_timeout, source, track_yielded, asynchronous_finish, options)
   VALUES (
-    _found.target, coalesce(_priority, 0), pg_get_userbyid(_caller), _query, _task_data, _timeout, 'push_' || _what,
+    _found.target, coalesce(_priority, 0), pg_get_userbyid(_caller), _query, _task_data,
+    CASE WHEN _timeout > INTERVAL '100 years' THEN INTERVAL '100 years' ELSE _timeout END, 'push_' || _what,
     _found.concurrency_track_yielded, _found.asynchronous_finish, nullif(_options, '{}'))
   RETURNING task_id INTO _id;
   INSERT INTO async.task_secret (task_id, secrets) SELECT _id, _secrets WHERE nullif(_secrets, 'null') <> '{}';

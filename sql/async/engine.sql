@@ -12,17 +12,17 @@ BEGIN
     _piece := _task_ids[_from : _from + 999];
     RETURN QUERY
       WITH open AS (
-        SELECT t.task_id FROM async.task t
+        SELECT t.task_id, t.attempt FROM async.task t
         WHERE t.task_id = ANY (_piece) AND t.processed IS NULL
         ORDER BY t.task_id FOR NO KEY UPDATE SKIP LOCKED),
       ended AS (
         UPDATE async.task t
         SET processed = clock_timestamp(), finish_status = _status, failed = _status <> 'FINISHED',
             processing_error = _error, suspect = false,
-            -- The attempt that runs ends here.
+            -- The attempt that runs ends here. An earlier one, which was stopped too, may still run beside it.
             consumed = coalesce(r.started, t.consumed), first_consumed = coalesce(t.first_consumed, r.started),
             attempt = coalesce(r.attempt, t.attempt)
-        FROM open LEFT JOIN async.running() r ON r.task_id = open.task_id
+        FROM open LEFT JOIN async.running() r ON r.task_id = open.task_id AND r.attempt > open.attempt
         WHERE t.task_id = open.task_id
         RETURNING t.task_id, t.target, t.priority),
       no_more_secret AS (

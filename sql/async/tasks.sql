@@ -62,6 +62,10 @@ BEGIN
   ELSIF _runs THEN
     PERFORM async.require_engine();
   END IF;
+  IF EXISTS (SELECT FROM async.role_limit) THEN
+    PERFORM async.require_size(
+      _role, cardinality(_tasks), array_agg(p.task_data), array_agg(p.query)) FROM unnest(_tasks) p;
+  END IF;
 
   SELECT array_agg(format('task %s: %s', p.n, v.message) ORDER BY p.n) FILTER (WHERE v.message IS NOT NULL),
          bool_or(t.kind = 'local')
@@ -93,7 +97,9 @@ BEGIN
       target, priority, run_as, query, task_data, concurrency_pool, manual_timeout, source, track_yielded,
       asynchronous_finish, consumed, processed, finish_status, failed)
     SELECT t.target, coalesce(p.priority, 0), _role, p.query, p.task_data,
-           nullif(nullif(p.concurrency_pool, ''), t.target), p.manual_timeout, _source,
+           nullif(nullif(p.concurrency_pool, ''), t.target),
+           -- What is added to times must not lead beyond the last of them: that would end the dispatcher.
+           CASE WHEN p.manual_timeout > INTERVAL '100 years' THEN INTERVAL '100 years' ELSE p.manual_timeout END, _source,
            coalesce(p.track_yielded, t.concurrency_track_yielded),
            t.asynchronous_finish AND coalesce(_run_type, 'EXECUTE') = 'EXECUTE', _now, _now,
            CASE _run_type WHEN 'DOA' THEN 'DOA' WHEN 'EMPTY' THEN 'FINISHED' END::async.finish_status_t,
@@ -316,7 +322,7 @@ CREATE FUNCTION async.defer_as(_caller OID, _task_ids BIGINT[], _duration INTERV
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   _own   CONSTANT BIGINT := async.own_task(_task_ids);
-  _delay CONSTANT INTERVAL := coalesce(_duration, INTERVAL '0');
+  _delay CONSTANT INTERVAL := least(coalesce(_duration, INTERVAL '0'), INTERVAL '100 years');
   _away  BIGINT[];
   _open  BIGINT[];
   _ended BIGINT[];

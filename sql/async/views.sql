@@ -203,6 +203,7 @@ WITH here AS (
 )
 SELECT d.pid AS server_pid, clock_timestamp() - d.started AS uptime, async.last_message() AS last_message,
        CASE WHEN l.kind IS NULL THEN 'not loaded: shared_preload_libraries lacks pgflow'
+            WHEN v.mismatch IS NOT NULL THEN v.mismatch
             WHEN pg_is_in_recovery() THEN 'standby: nothing runs here'
             WHEN current_setting('pgflow.enabled', true) = 'off' THEN 'pgflow.enabled is off: nothing runs'
             WHEN d.pid IS NULL THEN 'not running'
@@ -217,9 +218,12 @@ SELECT d.pid AS server_pid, clock_timestamp() - d.started AS uptime, async.last_
        g.task_id AS longest_running_task_id, g.query AS longest_running_task_query,
        async.interval_pretty(clock_timestamp() - g.started) AS longest_running_task_duration,
        c.paused, a.adopted, l.pid AS launcher_pid, d.queued AS queued_tasks, d.tasks_done,
-       w.starvation
+       w.starvation,
+       async.library_version() AS library_version,
+       (SELECT x.extversion FROM pg_extension x WHERE x.extname = 'pgflow') AS extension_version
   FROM async.control c
  CROSS JOIN (SELECT async.adopted() AS adopted) AS a
+ CROSS JOIN (SELECT async.version_mismatch() AS mismatch) AS v
   LEFT JOIN LATERAL (SELECT x.* FROM process x WHERE x.kind = 'dispatcher' ORDER BY x.started DESC LIMIT 1) AS d ON true
   LEFT JOIN LATERAL (SELECT x.* FROM process x WHERE x.kind = 'launcher' LIMIT 1) AS l ON true
  CROSS JOIN (
@@ -246,4 +250,5 @@ SELECT d.pid AS server_pid, clock_timestamp() - d.started AS uptime, async.last_
 COMMENT ON VIEW async.v_server_info IS
   'One row on the engine in this database. server_pid: the dispatcher; server_status in words; adopted: see async.adopt; '
   'starvation: what the processes last complained of, such as max_worker_processes; queued_tasks: held by the dispatcher; '
-  '*_tasks counts: of the tasks you may read. The *_time columns of the SQL original are always null: there is no loop.';
+  '*_tasks counts: of the tasks you may read. Nothing runs while library_version and extension_version differ. The *_time '
+  'columns of the SQL original are always null: there is no loop.';

@@ -15,40 +15,27 @@
 CREATE TYPE flow.effect_t AS (
   kind TEXT, flow_id BIGINT, node_no INT, task_low BIGINT, task_high BIGINT, at TIMESTAMPTZ);
 
--- Inserts the own tasks of nodes that have just been opened (state O) and returns an A effect for each run.
-CREATE FUNCTION flow.insert_node_tasks(_flow_ids BIGINT[], _node_nos INT[])
-RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  RETURN QUERY
-    WITH opened AS (
-      SELECT o.flow_id, o.node_no, nextval('async.task_id_seq') AS task_id,
-             coalesce(g.target, n.target, 'local') AS target,
-             coalesce(r.force_priority, n.priority) AS priority,
-             r.run_as, n.node_timeout, n.on_partial_fail,
-             coalesce(g.asynchronous_finish, false) AND NOT n.synchronous AS asynchronous_finish,
-             coalesce(g.concurrency_track_yielded, false) AS track_yielded,
-             CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END AS concurrency_pool
-      FROM unnest(_flow_ids, _node_nos) AS o (flow_id, node_no),
-           LATERAL (SELECT * FROM flow.flow x WHERE x.flow_id = o.flow_id OFFSET 0) r,
-           LATERAL (SELECT x.concurrency_group_routine FROM flow.definition x
-                    WHERE x.definition_id = r.definition_id OFFSET 0) d,
-           LATERAL (SELECT * FROM flow.definition_node x
-                    WHERE x.definition_id = r.definition_id AND x.node_no = o.node_no OFFSET 0) n
-           LEFT JOIN async.target g ON g.target = CASE WHEN n.options ? 'tier' THEN async.tier_target(n.target, n.options->>'tier')
-                                                       ELSE coalesce(n.target, 'local') END
-      ORDER BY o.flow_id, o.node_no),
-    pushed AS (
-      INSERT INTO async.task (task_id, target, priority, run_as, flow_id, node_no, is_step, asynchronous_finish,
-                              track_yielded, on_partial_fail, concurrency_pool, manual_timeout, source)
-      SELECT o.task_id, o.target, o.priority, o.run_as, o.flow_id, o.node_no, false, o.asynchronous_finish,
-             o.track_yielded, o.on_partial_fail, o.concurrency_pool, o.node_timeout, 'flow'
-      FROM opened o),
-    noted AS (
-      UPDATE flow.flow_node c SET task_id = o.task_id
-      FROM opened o WHERE c.flow_id = o.flow_id AND c.node_no = o.node_no)
-    SELECT 'A', o.flow_id, NULL::int, min(o.task_id), max(o.task_id), NULL::timestamptz
-    FROM opened o GROUP BY o.flow_id;
-END
+-- Inserts the own tasks of nodes that have just been opened (state O, with these task_ids) and returns an A effect for each
+-- run.
+CREATE FUNCTION flow.insert_node_tasks(_flow_ids BIGINT[], _node_nos INT[], _task_ids BIGINT[])
+RETURNS SETOF flow.effect_t LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  WITH pushed AS (
+    INSERT INTO async.task (task_id, target, priority, run_as, flow_id, node_no, is_step, asynchronous_finish,
+                            track_yielded, on_partial_fail, concurrency_pool, manual_timeout, source)
+    SELECT o.task_id, coalesce(g.target, n.target, 'local'), coalesce(r.force_priority, n.priority), r.run_as, o.flow_id,
+           o.node_no, false, coalesce(g.asynchronous_finish, false) AND NOT n.synchronous,
+           coalesce(g.concurrency_track_yielded, false), n.on_partial_fail,
+           CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END, n.node_timeout, 'flow'
+    FROM unnest(_flow_ids, _node_nos, _task_ids) AS o (flow_id, node_no, task_id),
+         LATERAL (SELECT * FROM flow.flow x WHERE x.flow_id = o.flow_id OFFSET 0) r,
+         LATERAL (SELECT x.concurrency_group_routine FROM flow.definition x
+                  WHERE x.definition_id = r.definition_id OFFSET 0) d,
+         LATERAL (SELECT * FROM flow.definition_node x
+                  WHERE x.definition_id = r.definition_id AND x.node_no = o.node_no OFFSET 0) n
+         LEFT JOIN async.target g ON g.target = CASE WHEN n.options ? 'tier' THEN async.tier_target(n.target, n.options->>'tier')
+                                                     ELSE coalesce(n.target, 'local') END)
+  SELECT 'A', o.flow_id, NULL::int, min(o.task_id), max(o.task_id), NULL::timestamptz
+  FROM unnest(_flow_ids, _task_ids) AS o (flow_id, task_id) GROUP BY o.flow_id;
 $$;
 COMMENT ON FUNCTION flow.insert_node_tasks IS 'Internal: inserts the own tasks of nodes that were opened.';
 
@@ -107,18 +94,16 @@ DECLARE
   _ended_nodes INT[] := _node_nos;
   _all_flows BIGINT[] := '{}';          -- ended in any round
   _all_nodes INT[] := '{}';
-  _ready_flows BIGINT[];
-  _ready_nodes INT[];
-  _open_flows BIGINT[];
-  _open_nodes INT[];
-  _stepping RECORD;
+  _opened RECORD;                       -- by this: nodes with a task of their own; others need a closer look
+  _decided flow.opening_t;
 BEGIN
   -- Each round moves at least one edge further down: the longest path bounds the rounds.
   WHILE cardinality(_ended_flows) > 0 LOOP
     _all_flows := _all_flows || _ended_flows;
     _all_nodes := _all_nodes || _ended_nodes;
+    -- Most nodes open when their last parent has finished: in the update that counts it.
     WITH hit AS (
-      SELECT e.flow_id, d.node_no, count(*)::int AS parents,
+      SELECT e.flow_id, d.node_no, count(*)::int AS parents, min(r.definition_id) AS definition_id,
              min(coalesce(p.blocked_by, p.node))
                FILTER (WHERE p.state IN ('E', 'K', 'C', 'T') AND NOT d.continue_on_failure) AS blocked_by
       FROM unnest(_ended_flows, _ended_nodes) AS e (flow_id, node_no),
@@ -127,45 +112,59 @@ BEGIN
                     WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) p,
            LATERAL (SELECT x.node_no, x.continue_on_failure FROM flow.definition_edge x
                     WHERE x.definition_id = r.definition_id AND x.parent_no = e.node_no OFFSET 0) d
-      GROUP BY e.flow_id, d.node_no),
+      GROUP BY e.flow_id, d.node_no ORDER BY e.flow_id, d.node_no),
+    known AS (
+      SELECT h.*, n.empty
+      FROM hit h, LATERAL (SELECT x.empty FROM flow.definition_node x
+                           WHERE x.definition_id = h.definition_id AND x.node_no = h.node_no OFFSET 0) n),
     counted AS (
       UPDATE flow.flow_node c
-      SET parents_open = c.parents_open - hit.parents, blocked_by = coalesce(c.blocked_by, hit.blocked_by)
-      FROM hit WHERE c.flow_id = hit.flow_id AND c.node_no = hit.node_no AND c.state = 'W'
-      RETURNING c.flow_id, c.node_no, c.parents_open)
-    SELECT array_agg(counted.flow_id), array_agg(counted.node_no) INTO _ready_flows, _ready_nodes
-    FROM counted WHERE counted.parents_open = 0;
+      SET parents_open = c.parents_open - hit.parents, blocked_by = coalesce(c.blocked_by, hit.blocked_by),
+          (state, opened, task_id) = (
+            SELECT CASE WHEN q.opens THEN 'O' ELSE c.state END, CASE WHEN q.opens THEN clock_timestamp() END,
+                   CASE WHEN q.opens THEN nextval('async.task_id_seq') END
+            FROM (SELECT c.parents_open = hit.parents AND NOT c.excluded AND NOT hit.empty
+                         AND c.blocked_by IS NULL AND hit.blocked_by IS NULL AS opens OFFSET 0) q)
+      FROM known hit WHERE c.flow_id = hit.flow_id AND c.node_no = hit.node_no AND c.state = 'W'
+      RETURNING c.flow_id, c.node_no, c.state, c.task_id, c.parents_open)
+    SELECT array_agg(x.flow_id) FILTER (WHERE x.state = 'O') AS flows, array_agg(x.node_no) FILTER (WHERE x.state = 'O') AS nodes,
+           array_agg(x.task_id) FILTER (WHERE x.state = 'O') AS tasks,
+           array_agg(x.flow_id) FILTER (WHERE x.state = 'W') AS other_flows,
+           array_agg(x.node_no) FILTER (WHERE x.state = 'W') AS other_nodes
+    INTO _opened
+    FROM counted x WHERE x.parents_open = 0;
     _ended_flows := '{}';
     _ended_nodes := '{}';
-    IF _ready_flows IS NOT NULL THEN
-      SELECT o.ended_flows, o.ended_nodes, o.open_flows, o.open_nodes
-      INTO _ended_flows, _ended_nodes, _open_flows, _open_nodes
-      FROM flow.open_nodes(_ready_flows, _ready_nodes) o;
-      IF cardinality(_open_flows) > 0 THEN
-        RETURN QUERY SELECT * FROM flow.insert_node_tasks(_open_flows, _open_nodes);
-      END IF;
-      FOR _stepping IN
-        SELECT n.flow_id, n.node_no
-        FROM unnest(_ready_flows, _ready_nodes) AS r (flow_id, node_no),
-             LATERAL (SELECT x.flow_id, x.node_no FROM flow.flow_node x
-                      WHERE x.flow_id = r.flow_id AND x.node_no = r.node_no AND x.state = 'S' OFFSET 0) n
-      LOOP
-        RETURN QUERY SELECT * FROM flow.release_steps(_stepping.flow_id, _stepping.node_no, NULL);
-      END LOOP;
+    IF _opened.flows IS NOT NULL THEN
+      RETURN QUERY SELECT * FROM flow.insert_node_tasks(_opened.flows, _opened.nodes, _opened.tasks);
+    END IF;
+    IF _opened.other_flows IS NOT NULL THEN
+      SELECT * INTO _decided FROM flow.open_nodes(_opened.other_flows, _opened.other_nodes);
+      _ended_flows := _decided.ended_flows;
+      _ended_nodes := _decided.ended_nodes;
+      RETURN QUERY SELECT * FROM flow.start_nodes(_decided);
     END IF;
   END LOOP;
-  RETURN QUERY SELECT * FROM flow.count_ended(_all_flows, _all_nodes);
+  IF cardinality(_all_flows) > 0 THEN
+    RETURN QUERY SELECT * FROM flow.count_ended(_all_flows, _all_nodes);
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION flow.propagate IS
   'Internal: counts the children of ended nodes down and opens, skips or ends them, until nothing moves.';
 
+-- What became of nodes whose parents have all ended: they ended, or opened with a task of their own (task_ids) or with steps.
+CREATE TYPE flow.opening_t AS (
+  ended_flows BIGINT[], ended_nodes INT[], open_flows BIGINT[], open_nodes INT[], task_ids BIGINT[],
+  step_flows BIGINT[], step_nodes INT[]);
+COMMENT ON TYPE flow.opening_t IS 'Internal: what became of nodes whose parents have all ended.';
+
 -- Decides what becomes of nodes whose parents have all ended: skipped below a failure, ended at once when they have
 -- nothing to do, else open.
-CREATE FUNCTION flow.open_nodes(
-  _flow_ids BIGINT[], _node_nos INT[],
-  OUT ended_flows BIGINT[], OUT ended_nodes INT[], OUT open_flows BIGINT[], OUT open_nodes INT[])
+CREATE FUNCTION flow.open_nodes(_flow_ids BIGINT[], _node_nos INT[]) RETURNS flow.opening_t
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _opening flow.opening_t;
 BEGIN
   WITH verdict AS (
     SELECT c.flow_id, c.node_no,
@@ -188,30 +187,50 @@ BEGIN
                   WHERE x.definition_id = f.definition_id AND x.node_no = r.node_no OFFSET 0) n),
   changed AS (
     UPDATE flow.flow_node c
-    SET state = v.state,
+    SET state = v.state, task_id = CASE WHEN v.state = 'O' THEN nextval('async.task_id_seq') END,
         opened = CASE WHEN v.state IN ('O', 'S', 'F') THEN clock_timestamp() END,
         ended = CASE WHEN v.state IN ('K', 'N', 'F') THEN clock_timestamp() END,
         error = CASE WHEN v.state = 'K' THEN format('not run because %s failed', c.blocked_by) END
     FROM verdict v WHERE c.flow_id = v.flow_id AND c.node_no = v.node_no
-    RETURNING c.flow_id, c.node_no, c.state)
+    RETURNING c.flow_id, c.node_no, c.state, c.task_id)
   SELECT coalesce(array_agg(c.flow_id) FILTER (WHERE c.state IN ('K', 'N', 'F')), '{}'),
          coalesce(array_agg(c.node_no) FILTER (WHERE c.state IN ('K', 'N', 'F')), '{}'),
-         coalesce(array_agg(c.flow_id) FILTER (WHERE c.state = 'O'), '{}'),
-         coalesce(array_agg(c.node_no) FILTER (WHERE c.state = 'O'), '{}')
-  INTO ended_flows, ended_nodes, open_flows, open_nodes
+         array_agg(c.flow_id) FILTER (WHERE c.state = 'O'), array_agg(c.node_no) FILTER (WHERE c.state = 'O'),
+         array_agg(c.task_id) FILTER (WHERE c.state = 'O'),
+         array_agg(c.flow_id) FILTER (WHERE c.state = 'S'), array_agg(c.node_no) FILTER (WHERE c.state = 'S')
+  INTO _opening
   FROM changed c;
   -- Steps that were pushed to a node which will never open.
-  IF cardinality(ended_flows) > 0 THEN
+  IF cardinality(_opening.ended_flows) > 0 THEN
     PERFORM async.end_tasks(array(
       SELECT s.task_id
-      FROM unnest(ended_flows, ended_nodes) AS e (flow_id, node_no),
+      FROM unnest(_opening.ended_flows, _opening.ended_nodes) AS e (flow_id, node_no),
            LATERAL (SELECT x.task_id FROM flow.flow_step x
                     WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) s),
       'CANCELED', 'its node ended without running');
   END IF;
+  RETURN _opening;
 END
 $$;
 COMMENT ON FUNCTION flow.open_nodes IS 'Internal: opens, skips or ends nodes whose parents have all ended.';
+
+CREATE FUNCTION flow.start_nodes(_opening flow.opening_t) RETURNS SETOF flow.effect_t
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF _opening.open_flows IS NOT NULL THEN
+    RETURN QUERY SELECT * FROM flow.insert_node_tasks(_opening.open_flows, _opening.open_nodes, _opening.task_ids);
+  END IF;
+  FOR _i IN 1 .. coalesce(cardinality(_opening.step_flows), 0) LOOP
+    RETURN QUERY SELECT * FROM flow.release_steps(_opening.step_flows[_i], _opening.step_nodes[_i], NULL);
+    -- No step yet: somebody is pushing. Asked again when that is over, also if nothing comes of it.
+    IF NOT EXISTS (SELECT FROM flow.flow_step s
+                   WHERE s.flow_id = _opening.step_flows[_i] AND s.node_no = _opening.step_nodes[_i]) THEN
+      RETURN NEXT ROW('R', _opening.step_flows[_i], _opening.step_nodes[_i], NULL, NULL, NULL)::flow.effect_t;
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION flow.start_nodes IS 'Internal: inserts the tasks, or makes the steps ready, of nodes that were opened.';
 
 -- Adds ended nodes to their runs' counters; a run that is complete ends, and with it the step that started it.
 CREATE FUNCTION flow.count_ended(_flow_ids BIGINT[], _node_nos INT[])
@@ -301,28 +320,46 @@ COMMENT ON FUNCTION flow.announce_effects IS 'Internal: tells the dispatcher wha
 CREATE FUNCTION flow.start_run(_flow_id BIGINT) RETURNS VOID
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  _opened RECORD;
-  _effects flow.effect_t[] := '{}';
-  _node INT;
+  _nodes INT[] := array(
+    SELECT n.node_no FROM flow.flow_node n WHERE n.flow_id = _flow_id AND n.state = 'W' AND n.parents_open = 0
+    ORDER BY n.node_no);
+  _opening flow.opening_t := flow.open_nodes(array_fill(_flow_id, ARRAY[cardinality(_nodes)]), _nodes);
 BEGIN
-  SELECT o.* INTO _opened
-  FROM (SELECT array_agg(n.flow_id) AS flows, array_agg(n.node_no) AS nodes FROM flow.flow_node n
-        WHERE n.flow_id = _flow_id AND n.state = 'W' AND n.parents_open = 0) ready,
-       flow.open_nodes(ready.flows, ready.nodes) o
-  WHERE ready.flows IS NOT NULL;
-  IF cardinality(_opened.open_flows) > 0 THEN
-    _effects := _effects || array(SELECT e FROM flow.insert_node_tasks(_opened.open_flows, _opened.open_nodes) e);
-  END IF;
-  FOR _node IN SELECT n.node_no FROM flow.flow_node n
-               WHERE n.flow_id = _flow_id AND n.state = 'S' AND n.task_id IS NULL AND n.parents_open = 0 LOOP
-    _effects := _effects || array(SELECT e FROM flow.release_steps(_flow_id, _node, NULL) e);
-  END LOOP;
-  _effects := _effects || array(SELECT e FROM flow.propagate(_opened.ended_flows, _opened.ended_nodes) e);
-  PERFORM flow.announce_effects(_effects);
-  PERFORM async.announce_run(_flow_id);
+  PERFORM flow.announce_effects(
+    array(SELECT e FROM flow.start_nodes(_opening) e)
+    || array(SELECT e FROM flow.propagate(_opening.ended_flows, _opening.ended_nodes) e));
 END
 $$;
 COMMENT ON FUNCTION flow.start_run IS 'Internal: opens the waiting nodes of a run that have no open parent.';
+
+-- The common case of flow.settle, all at once: nodes whose own task has finished and that have no steps. Locks their runs
+-- and them, and ends them. Nobody may be pushing: looked at by a statement that begins after the lock was taken which
+-- keeps pushers out.
+CREATE FUNCTION flow.end_simple_nodes(
+  _flow_ids BIGINT[], _node_nos INT[], OUT ended_flows BIGINT[], OUT ended_nodes INT[])
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  SELECT array_agg(l.flow_id), array_agg(l.node_no) INTO ended_flows, ended_nodes
+  FROM (
+    SELECT n.flow_id, n.node_no
+    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no)
+    JOIN flow.flow r ON r.flow_id = c.flow_id
+    JOIN flow.flow_node n ON n.flow_id = c.flow_id AND n.node_no = c.node_no
+    JOIN flow.definition_node d ON d.definition_id = r.definition_id AND d.node_no = c.node_no
+    JOIN async.task t ON t.task_id = n.task_id
+    WHERE r.processed IS NULL AND n.state = 'O' AND d.steps IS NULL AND t.processed IS NOT NULL AND NOT t.failed
+    FOR NO KEY UPDATE OF r SKIP LOCKED FOR UPDATE OF n SKIP LOCKED) l;
+  WITH ended AS (
+    UPDATE flow.flow_node n SET state = 'F', ended = clock_timestamp()
+    FROM unnest(ended_flows, ended_nodes) AS c (flow_id, node_no)
+    WHERE n.flow_id = c.flow_id AND n.node_no = c.node_no AND n.state = 'O'
+      AND NOT EXISTS (SELECT FROM flow.flow_step s WHERE s.flow_id = c.flow_id AND s.node_no = c.node_no)
+    RETURNING n.flow_id, n.node_no)
+  SELECT coalesce(array_agg(e.flow_id), '{}'), coalesce(array_agg(e.node_no), '{}') INTO ended_flows, ended_nodes FROM ended e;
+END
+$$;
+COMMENT ON FUNCTION flow.end_simple_nodes IS
+  'Internal: ends those of the nodes whose own task has finished and that have no steps; returns them. Their runs are locked.';
 
 -- Looks at nodes that may have ended and decides. _failed_tasks: for each node the failed step that made it a candidate,
 -- or null. Runs in the dispatcher; skips what clients have locked.
@@ -334,9 +371,18 @@ DECLARE
   _steps RECORD;
   _error TEXT;
   _state "char";
-  _ended_flows BIGINT[] := '{}';
-  _ended_nodes INT[] := '{}';
+  _ended_flows BIGINT[];
+  _ended_nodes INT[];
 BEGIN
+  SELECT e.ended_flows, e.ended_nodes INTO _ended_flows, _ended_nodes FROM flow.end_simple_nodes(_flow_ids, _node_nos) e;
+  IF cardinality(_ended_flows) = cardinality(_flow_ids) THEN
+    RETURN QUERY SELECT * FROM flow.propagate(_ended_flows, _ended_nodes);
+    RETURN;
+  END IF;
+  SELECT array_agg(c.flow_id), array_agg(c.node_no), array_agg(c.task_id) INTO _flow_ids, _node_nos, _failed_tasks
+  FROM unnest(_flow_ids, _node_nos, _failed_tasks) AS c (flow_id, node_no, task_id)
+  WHERE ((c.flow_id, c.node_no) IN (SELECT e.flow_id, e.node_no FROM unnest(_ended_flows, _ended_nodes) AS e (flow_id, node_no)))
+        IS NOT TRUE;
   _locked := array(
     SELECT r.flow_id FROM flow.flow r WHERE r.flow_id = ANY (_flow_ids) AND r.processed IS NULL
     ORDER BY r.flow_id FOR NO KEY UPDATE SKIP LOCKED);

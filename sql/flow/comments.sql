@@ -80,6 +80,8 @@ COMMENT ON COLUMN flow.definition_node.query_routine IS 'A function of this data
 COMMENT ON COLUMN flow.definition_node.query_routine_resolved IS 'The same, schema-qualified.';
 COMMENT ON COLUMN flow.definition_node.options IS
   'parameters, settings, tier, request, result, synchronous_commit, steps_per_transaction: those that are given.';
+COMMENT ON COLUMN flow.definition_node.steps_to_owner IS
+  'Whose flow steps_to_flow named when this version was configured; null: there was none. See flow.require_known_child.';
 COMMENT ON COLUMN flow.definition_node.steps IS 'Its static steps: an array of objects; null: none.';
 
 COMMENT ON TABLE flow.definition_edge IS 'The dependencies of each version.';

@@ -1,5 +1,9 @@
 -- Definitions: storing a version, reading it, dropping a flow. What is stored has been checked in Rust (configure_flow).
 
+CREATE FUNCTION flow.lock_name(_flow TEXT) RETURNS VOID LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'lock_name_wrapper';
+COMMENT ON FUNCTION flow.lock_name IS
+  'Internal: one transaction at a time for a flow''s name, by a lock that nobody else can take.';
+
 -- Locks the configured flow until the end of the transaction, so that those who configure or drop it take turns.
 -- Returns its row, or NULLs.
 CREATE FUNCTION flow.lock_configured(_flow TEXT) RETURNS flow.configured
@@ -9,8 +13,8 @@ DECLARE
 BEGIN
   SELECT * INTO _configured FROM flow.configured c WHERE c.flow = _flow FOR UPDATE;
   IF NOT FOUND THEN
-    -- Nothing to lock yet. A name that exists is locked by its row alone, so nobody can block it from outside.
-    PERFORM pg_advisory_xact_lock(hashtext('flow.configured'), hashtext(_flow));
+    -- Nothing to lock yet but the name.
+    PERFORM flow.lock_name(_flow);
     SELECT * INTO _configured FROM flow.configured c WHERE c.flow = _flow FOR UPDATE;
   END IF;
   RETURN _configured;
@@ -71,14 +75,15 @@ COMMENT ON FUNCTION flow.require_run_as IS
   'Internal: raises undefined_object or insufficient_privilege unless the role (OID) may make a flow run as '
   '_run_as.';
 
--- A time-out as a configuration writes it: interval text, or a number of seconds.
+-- A time-out as a configuration writes it: interval text, or a number of seconds. The dispatcher adds it to times: one
+-- that leads beyond the last of them would end the dispatcher.
 CREATE FUNCTION flow.interval_of(_value JSONB) RETURNS INTERVAL LANGUAGE sql STABLE
-RETURN CASE jsonb_typeof(_value)
-  WHEN 'number' THEN make_interval(secs => (_value #>> '{}')::DOUBLE PRECISION)
+RETURN CASE WHEN _value IS NOT NULL THEN least(CASE jsonb_typeof(_value)
+  WHEN 'number' THEN make_interval(secs => least((_value #>> '{}')::DOUBLE PRECISION, 1e10))
   ELSE (_value #>> '{}')::INTERVAL
-END;
+END, INTERVAL '100 years') END;
 COMMENT ON FUNCTION flow.interval_of IS
-  'Internal: a time-out of a configuration: interval text, or a number of seconds.';
+  'Internal: a time-out of a configuration: interval text, or a number of seconds; at most 100 years.';
 
 -- Stores a version of a flow and makes it the one that the next run takes; the same definition again makes no new version.
 -- _options: {concurrency_group_routine, priority, run_as}. _nodes: an array of objects with the columns of
@@ -110,7 +115,11 @@ BEGIN
          FROM jsonb_to_recordset(_nodes) AS n(
            node_no INT, routine_resolved TEXT, step_routine_resolved TEXT, query_routine_resolved TEXT))
       = (SELECT array_agg(ROW (n.node_no, n.routine_resolved, n.step_routine_resolved, n.query_routine_resolved) ORDER BY n.node_no)
-         FROM flow.definition_node n WHERE n.definition_id = d.definition_id);
+         FROM flow.definition_node n WHERE n.definition_id = d.definition_id)
+    -- A flow that steps start may be somebody else's by now: configuring again says that this is meant.
+    AND NOT EXISTS (
+      SELECT FROM flow.definition_node n LEFT JOIN flow.configured c ON c.flow = n.steps_to_flow
+      WHERE n.definition_id = d.definition_id AND n.steps_to_flow <> _flow AND c.owner IS DISTINCT FROM n.steps_to_owner);
   IF FOUND THEN
     RETURN _id;
   END IF;
@@ -141,13 +150,15 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO flow.definition_node (
       definition_id, node_no, node, rank, target, routine, routine_resolved, step_routine, step_routine_resolved,
       priority, all_steps_must_complete, empty, steps_to_flow, synchronous, node_timeout, step_timeout,
-      on_partial_fail, count_parents, steps, query, step_query, query_routine, query_routine_resolved, options)
+      on_partial_fail, count_parents, steps, query, step_query, query_routine, query_routine_resolved, options,
+      steps_to_owner)
     SELECT _definition_id, g.node_no, g.node, g.rank, g.target, g.routine, g.routine_resolved, g.step_routine,
       g.step_routine_resolved, coalesce(g.priority, _priority), coalesce(g.all_steps_must_complete, true),
       coalesce(g.empty, false), g.steps_to_flow, coalesce(g.synchronous, false), flow.interval_of(g.node_timeout),
       flow.interval_of(g.step_timeout), coalesce(g.on_partial_fail, false),
       coalesce(g.count_parents, jsonb_array_length(g.parents), 0), g.steps, g.query, g.step_query, g.query_routine,
-      g.query_routine_resolved, g.options
+      g.query_routine_resolved, g.options,
+      (SELECT c.owner FROM flow.configured c WHERE c.flow = g.steps_to_flow)
     FROM given g
   )
   INSERT INTO flow.definition_edge (definition_id, parent_no, node_no, continue_on_failure)

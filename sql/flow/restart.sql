@@ -208,6 +208,7 @@ BEGIN
     FROM flow.flow_node x WHERE x.flow_id = _flow_id) n
   WHERE f.flow_id = _flow_id;
   PERFORM flow.start_run(_flow_id);
+  PERFORM async.announce_run(_flow_id);
 END
 $$;
 COMMENT ON FUNCTION flow.reopen_run IS

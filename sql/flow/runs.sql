@@ -164,6 +164,54 @@ COMMENT ON FUNCTION flow.selected_nodes IS
   'Internal: the node numbers that _only_these_nodes means, extended; null: all. Raises undefined_object for an '
   'unknown name.';
 
+-- What a flow runs as another role is its author's code: it stops when the author may not become that role any more.
+CREATE FUNCTION flow.require_author(_flow TEXT, _author NAME, _run_as NAME) RETURNS VOID
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _right CONSTANT TEXT := CASE WHEN current_setting('server_version_num')::INT >= 160000 THEN 'SET' ELSE 'MEMBER' END;
+BEGIN
+  IF EXISTS (SELECT FROM pg_roles a, pg_roles r
+              WHERE a.rolname = _author AND r.rolname = _run_as AND NOT pg_has_role(a.oid, r.oid, _right)) THEN
+    RAISE insufficient_privilege USING
+      MESSAGE = format('flow "%s" may not run as role "%s" any more', _flow, _run_as),
+      DETAIL = format('Role "%s", which configured it, has lost the right to SET ROLE %I.', _author, _run_as),
+      HINT = 'Somebody who has that right can look at what it calls and configure it again.';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flow.require_author IS
+  'Internal: raises insufficient_privilege if the author of a flow that runs as another role may not become it any more.';
+
+-- A step starts the flow of a name with the rights of its own run. Names are free for everybody: one that was nobody's, or
+-- whose flow was dropped, could be taken by a role that wants those rights. So it must be the flow of the role it was when
+-- this one was configured, or of one that could have changed this one as well.
+CREATE FUNCTION flow.require_known_child(_task_id BIGINT, _flow TEXT, _owner NAME) RETURNS VOID
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  _parent RECORD;
+BEGIN
+  SELECT f.flow, d.author, c.owner, n.node, n.steps_to_owner INTO _parent
+    FROM async.task t
+    JOIN flow.flow f ON f.flow_id = t.flow_id
+    JOIN flow.definition d ON d.definition_id = f.definition_id
+    JOIN flow.definition_node n ON n.definition_id = f.definition_id AND n.node_no = t.node_no
+    LEFT JOIN flow.configured c ON c.flow = f.flow
+   WHERE t.task_id = _task_id AND t.is_step AND n.steps_to_flow = _flow AND n.steps_to_owner IS DISTINCT FROM _owner;
+  IF FOUND AND NOT EXISTS (
+       SELECT FROM pg_roles r WHERE r.rolname = _owner
+          AND (async.may_act(r.oid, _parent.author) OR async.may_act(r.oid, _parent.owner))) THEN
+    RAISE insufficient_privilege USING
+      MESSAGE = format('node "%s" of flow "%s" may not start flow "%s" of role "%s"', _parent.node, _parent.flow, _flow, _owner),
+      DETAIL = CASE WHEN _parent.steps_to_owner IS NULL THEN 'When it was configured, there was no such flow.'
+                    ELSE format('When it was configured, that flow belonged to role "%s".', _parent.steps_to_owner) END,
+      HINT = format('Look at flow "%s", and configure flow "%s" again if it is the one that is meant.', _flow, _parent.flow);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flow.require_known_child IS
+  'Internal: raises insufficient_privilege if a step would start a flow that has come into other hands since its own was '
+  'configured.';
+
 CREATE FUNCTION flow.run_flow(
   _flow TEXT, _arguments JSONB, _only_these_nodes TEXT[] DEFAULT NULL, _add_parents BOOL DEFAULT FALSE,
   _add_children BOOL DEFAULT FALSE, _parent_task_id BIGINT DEFAULT NULL, _force_priority INT DEFAULT NULL,
@@ -199,7 +247,7 @@ DECLARE
 BEGIN
   PERFORM async.require_engine();
   PERFORM async.require_no_client();
-  SELECT c.definition_id, c.owner, d.run_as INTO _configured
+  SELECT c.definition_id, c.owner, d.run_as, d.author INTO _configured
   FROM flow.configured c JOIN flow.definition d USING (definition_id) WHERE c.flow = _flow;
   IF NOT FOUND THEN
     RAISE undefined_object USING
@@ -212,14 +260,18 @@ BEGIN
         DETAIL = format('It runs as role "%s" and belongs to role "%s".', _configured.run_as, _configured.owner),
         HINT = 'Become a member of one of them, or ask a member of flow_admin.';
     END IF;
+    PERFORM flow.require_author(_flow, _configured.author, _configured.run_as);
     _run_as := _configured.run_as;
   END IF;
   IF _force_priority NOT BETWEEN -99 AND 99 THEN
     RAISE invalid_parameter_value USING MESSAGE = format('priority %s is not between -99 and 99', _force_priority);
   END IF;
   PERFORM async.require_runnable_role(_run_as);
+  PERFORM async.require_size(pg_get_userbyid(_caller), NULL, ARRAY[_arguments], NULL);
+  PERFORM async.require_another_run(_run_as, coalesce(async.is_own_task(_parent_task_id), false));
   IF _parent_task_id IS NOT NULL THEN
     _parent := flow.parent_of(_caller, _parent_task_id);
+    PERFORM flow.require_known_child(_parent_task_id, _flow, _configured.owner);
   ELSE
     SELECT NULL::BIGINT AS parent_flow_id, 0 AS depth, NULL::INT AS force_priority INTO _parent;
   END IF;

@@ -18,6 +18,7 @@ BEGIN
         FROM (SELECT n.node FROM flow.definition_node n WHERE n.definition_id = _run.definition_id
               ORDER BY n.node_no LIMIT 20) s));
   END IF;
+  PERFORM async.require_size(pg_get_userbyid(_caller), cardinality(_arguments), _arguments, NULL);
   PERFORM flow.check_steps(_arguments);
   IF coalesce(cardinality(_arguments), 0) = 0 THEN
     RETURN;

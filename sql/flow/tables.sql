@@ -53,6 +53,7 @@ CREATE TABLE flow.definition_node (
   query_routine           TEXT,                    -- a function of this database that returns the query, as configured
   query_routine_resolved  TEXT,
   options                 JSONB,                   -- parameters, settings, tier, request, result: those that are given
+  steps_to_owner          NAME,                    -- whose flow steps_to_flow named when this was configured; null: nobody's
   UNIQUE (definition_id, node)
 );
 -- The key is the newest index: where statistics say that the table is empty, the planner takes the newest of equals.
@@ -90,6 +91,7 @@ CREATE TABLE flow.flow (
   first_error          TEXT
 ) WITH (fillfactor = 70);
 CREATE INDEX flow_open ON flow.flow (flow_id) WHERE processed IS NULL;
+CREATE INDEX flow_open_of_role ON flow.flow (run_as) WHERE processed IS NULL;  -- async.require_another_run
 CREATE INDEX flow_parent ON flow.flow (parent_flow_id) WHERE parent_flow_id IS NOT NULL;
 CREATE INDEX flow_definition ON flow.flow (definition_id);
 

@@ -13,6 +13,7 @@ use pgrx::pg_sys;
 use super::events::Event;
 use super::own_task::{self, Decision};
 use super::shmem::{my_database, try_shared, DatabaseState};
+use super::stop_points::{self, Point};
 
 #[derive(Clone, Debug)]
 pub enum Note {
@@ -22,6 +23,8 @@ pub enum Note {
     WakeLauncher {
         here: bool,
     },
+    /// An extension was updated.
+    Updated,
     /// A statement has the database with this OID to itself until the transaction ends.
     LetBack(u32),
     /// The engine is held until the transaction ends; what the table says counts then.
@@ -74,6 +77,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => own_task::before_commit(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
             let notes = NOTES.take();
+            stop_points::pass(Point::ClientCommitted);
             own_task::after_commit(notes.iter().rev().find_map(|n| match &n.note {
                 Note::Decide(decision) => Some(decision.clone()),
                 _ => None,
@@ -155,12 +159,17 @@ fn tell(notes: impl Iterator<Item = Note>, committed: bool) {
                 // SAFETY: reading a process-global OID.
                 let here = here.then(|| shared.database_or_new(unsafe { pg_sys::MyDatabaseId })).flatten();
                 if let Some(database) = here {
-                    database.change_state(DatabaseState::Absent, DatabaseState::Unknown);
+                    for from in [DatabaseState::Absent, DatabaseState::Mismatched] {
+                        database.change_state(from, DatabaseState::Unknown);
+                    }
                     database.check_extension.store(true, Release);
                     database.dispatcher.wake();
                 }
                 shared.launcher_wanted.store(true, Release);
                 shared.launcher.wake();
+            }
+            Note::Updated => {
+                shared.updates.fetch_add(1, AcqRel);
             }
             Note::LetBack(oid) => {
                 if let Some(database) = shared.database(pg_sys::Oid::from(oid)) {

@@ -1,5 +1,5 @@
 //! Statements that the engine must make room for, or hear of: dropping, renaming and copying databases, which fail while
-//! anybody is connected; creating databases, which may bring the extension with their template; dropping the extension.
+//! anybody is connected; creating databases, which may bring the extension with their template; dropping and updating the extension.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -61,8 +61,12 @@ unsafe extern "C-unwind" fn hook(
     let node = (*statement).utilityStmt;
     if concerns_us((*node).type_) {
         pgrx_extern_c_guard(|| {
+            let updates = (*node).type_ == pg_sys::NodeTag::T_AlterExtensionStmt;
+            if updates {
+                note(Note::Updated);
+            }
             if make_room(node) {
-                note(Note::WakeLauncher { here: (*node).type_ == pg_sys::NodeTag::T_DropStmt });
+                note(Note::WakeLauncher { here: updates || (*node).type_ == pg_sys::NodeTag::T_DropStmt });
             }
         });
     }
@@ -81,6 +85,7 @@ fn concerns_us(tag: pg_sys::NodeTag) -> bool {
             | pg_sys::NodeTag::T_AlterDatabaseStmt
             | pg_sys::NodeTag::T_CreatedbStmt
             | pg_sys::NodeTag::T_DropStmt
+            | pg_sys::NodeTag::T_AlterExtensionStmt
     )
 }
 
@@ -117,6 +122,9 @@ unsafe fn make_room(node: *mut pg_sys::Node) -> bool {
         }
         pg_sys::NodeTag::T_DropStmt => {
             (*node.cast::<pg_sys::DropStmt>()).removeType == pg_sys::ObjectType::OBJECT_EXTENSION
+        }
+        pg_sys::NodeTag::T_AlterExtensionStmt => {
+            CStr::from_ptr((*node.cast::<pg_sys::AlterExtensionStmt>()).extname) == c"pgflow"
         }
         _ => false,
     }

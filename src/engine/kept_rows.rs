@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::bridge::Line;
 use super::own_task::Attempt;
 use crate::error::raise;
+use crate::private_lock::{self, About};
 
 /// The most rows that are moved at once, and how many are the first time, before their size is known.
 const BATCH: usize = 500;
@@ -328,10 +329,7 @@ impl Table {
             let mut exists = is_there();
             if !exists && create {
                 // Of two that miss it one makes it; the other waits until that is committed, and finds it.
-                run_with(
-                    c"SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgflow result ' || $1, 0))",
-                    &quoted,
-                );
+                private_lock::lock(About::ResultTable, private_lock::number(&quoted));
                 // SAFETY: in a transaction. No lock on a relation was taken, which would have done this.
                 unsafe { pg_sys::AcceptInvalidationMessages() };
                 exists = is_there();

@@ -12,6 +12,7 @@ use pgrx::pg_sys;
 
 use super::process;
 use super::shmem::{shared, Database, DatabaseState, WorkerState};
+use super::stop_points::{self, Point};
 
 /// Dispatchers that may be starting at the same time.
 const STARTING_AT_MOST: usize = 3;
@@ -69,6 +70,7 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
 /// Starts what should run. Returns when to look again without being woken.
 fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
     let databases = crate::store::launcher::databases();
+    stop_points::pass(Point::LauncherLooked);
     let now = crate::store::now();
     forget_dropped(&databases, known);
     free_places();
@@ -110,7 +112,7 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
                 }
                 continue;
             }
-            DatabaseState::Dismissed => continue,
+            DatabaseState::Dismissed | DatabaseState::Mismatched => continue,
             DatabaseState::Starting => {
                 if database.dispatcher.pid() == 0 && now - entry.asked > START_TIMEOUT {
                     database.change_state(DatabaseState::Starting, DatabaseState::Failed);
@@ -132,6 +134,7 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
         } else if starting >= STARTING_AT_MOST {
             again(now + PAUSE);
         } else if start(oid, database, state) {
+            stop_points::pass(Point::LauncherAsked);
             starting += 1;
             entry.asked = now;
             again(now + START_TIMEOUT);

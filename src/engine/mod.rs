@@ -15,4 +15,5 @@ pub mod process;
 pub mod session;
 mod shared_steps;
 pub mod shmem;
+pub mod stop_points;
 pub mod worker;

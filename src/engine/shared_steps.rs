@@ -19,6 +19,7 @@ use super::own_task::{self, Attempt, Decision};
 use super::process;
 use super::session;
 use super::shmem::{ASSIGNED, DONE, PENDING, STARTED};
+use super::stop_points::{self, Point};
 use super::worker::{Assigned, Local};
 use crate::error::raise;
 use crate::store::worker::{self as store, Details, What};
@@ -40,7 +41,7 @@ enum Became {
 
 /// How many of those that come next may share the first one's transaction.
 pub(super) fn company(first: &Assigned, rest: &VecDeque<Assigned>) -> usize {
-    let shares = |task: &Assigned| task.details.as_ref().and_then(|d| d.shares);
+    let shares = |task: &Assigned| task.details().and_then(|d| d.shares);
     match shares(first) {
         Some((_, most)) => rest.iter().take(most - 1).take_while(|task| shares(task) == shares(first)).count(),
         None => 0,
@@ -52,7 +53,7 @@ impl Local {
     pub(super) fn run_together(&mut self, group: &[Assigned]) -> (u64, bool) {
         let from = crate::store::now();
         let done = callback::guarded(|| {
-            if group.iter().flat_map(|task| &task.details).any(|d| d.lazy) {
+            if group.iter().filter_map(Assigned::details).any(|d| d.lazy) {
                 session::be_lazy();
             }
             session::start_transaction();
@@ -60,7 +61,9 @@ impl Local {
             // From here on a cancel finds nothing to cancel: what follows is bookkeeping.
             self.leave_task();
             self.write(&ended);
+            stop_points::pass(Point::WorkerWrote);
             session::commit();
+            stop_points::pass(Point::WorkerCommitted);
             ended
         });
         self.leave_task();
@@ -87,7 +90,7 @@ impl Local {
     fn run_each(&mut self, group: &[Assigned]) -> Vec<Ended> {
         let mut ended = Vec::with_capacity(group.len());
         for task in group {
-            let Assigned { position, attempt, details: Some(details) } = task else { continue };
+            let (Assigned { position, attempt, .. }, Some(details)) = (task, task.details()) else { continue };
             let state = &self.slot.entry(*position).state;
             if state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_err() {
                 continue; // taken back
@@ -161,20 +164,25 @@ impl Local {
 
     fn report_all(&self, group: &[Assigned], ended: &[Ended], from: i64) -> (u64, bool) {
         let each = (crate::store::now() - from) / ended.len().max(1) as i64;
-        let mut failed = false;
+        let failed = ended.iter().any(|e| matches!(e.became, Became::Failed(_)));
+        // One that failed was the last that began.
+        let last = if failed { ended.last().map(|e| e.position) } else { group.last().map(|task| task.position) };
+        let next = last.map_or(0, |position| position + 1);
+        // Passed before they are reported, as in `run_alone`.
+        for e in ended {
+            self.slot.entry(e.position).state.store(DONE, Release);
+        }
+        self.slot.head.store(next, Release);
         for e in ended {
             let outcome = match e.became {
                 Became::Finished => Outcome::Finished,
                 Became::Failed(_) => Outcome::Failed,
                 Became::Deferred(_) => Outcome::Deferred,
             };
-            failed |= outcome == Outcome::Failed;
             self.report(e.attempt, outcome, each);
-            self.slot.entry(e.position).state.store(DONE, Release);
         }
-        // One that failed was the last that began.
-        let last = if failed { ended.last().map(|e| e.position) } else { group.last().map(|task| task.position) };
-        (last.map_or(0, |position| position + 1), failed)
+        stop_points::pass(Point::WorkerReported);
+        (next, failed)
     }
 
     /// The transaction has come to nothing: as if none of them had begun.

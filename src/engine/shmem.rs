@@ -138,6 +138,8 @@ pub enum DatabaseState {
     Failed = 4,
     /// A statement needs the database for itself: nobody of ours may connect.
     Dismissed = 5,
+    /// Its extension is of another version than this library: see `crate::version`.
+    Mismatched = 6,
 }
 
 impl DatabaseState {
@@ -148,6 +150,7 @@ impl DatabaseState {
             3 => Self::Absent,
             4 => Self::Failed,
             5 => Self::Dismissed,
+            6 => Self::Mismatched,
             _ => Self::Unknown,
         }
     }
@@ -175,7 +178,7 @@ pub struct Database {
     pub held: AtomicBool,
     /// A worker needs the executor and found that nobody listens.
     pub wants_executor: AtomicBool,
-    /// Set by DROP EXTENSION and the like: the dispatcher looks whether it still has a reason to be.
+    /// Set by DROP and ALTER EXTENSION: the dispatcher looks whether it still has a reason to be.
     pub check_extension: AtomicBool,
     /// When the dispatcher will wake up by itself (microseconds since 2000; i64::MAX: not).
     pub next_wake: AtomicI64,
@@ -395,6 +398,10 @@ impl Remote {
 pub struct Shared {
     pub launcher: Process,
     pub launcher_wanted: AtomicBool,
+    /// Counts updates of extensions: what a session knows of versions may have changed.
+    pub updates: AtomicU64,
+    /// Of a server for tests: see `stop_points`.
+    pub passed: super::stop_points::Passed,
     /// Why the launcher cannot do all it should, in a user's words.
     pub launcher_error: Text<64>,
     databases: usize,

@@ -5,7 +5,7 @@
 //! around the callback and never during it: before the switch, deferred triggers have fired and cursors are closed.
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::sync::atomic::{fence, AtomicPtr, Ordering::*};
 
@@ -22,6 +22,7 @@ use super::process;
 use super::session;
 use super::shared_steps;
 use super::shmem::{my_database, shared, DatabaseState, Worker, WorkerState, ASSIGNED, DONE, REVOKED, STARTED};
+use super::stop_points::{self, Point};
 use crate::settings;
 use crate::store::remote;
 use crate::store::worker::{self as store, Details, What};
@@ -74,6 +75,7 @@ pub extern "C-unwind" fn pgflow_worker_main(argument: pg_sys::Datum) {
     super::announce::register();
     notices::init();
     let mut worker = Local { slot, owner, calls: callback::Calls::new(callback_type), memory: memory_context() };
+    stop_points::pass(Point::WorkerBegins);
     slot.was_ready.store(true, Release);
     if !slot.change_state(WorkerState::Starting, WorkerState::Ready) {
         return;
@@ -139,8 +141,23 @@ pub(super) struct Local {
 pub(super) struct Assigned {
     pub position: u64,
     pub attempt: Attempt,
-    /// None: it has ended, or this attempt of it.
-    pub details: Option<Details>,
+    pub found: Found,
+}
+
+pub(super) enum Found {
+    Open(Box<Details>),
+    /// It has ended, or this attempt of it.
+    Ended,
+    Unreadable(String),
+}
+
+impl Assigned {
+    pub fn details(&self) -> Option<&Details> {
+        match &self.found {
+            Found::Open(details) => Some(details),
+            _ => None,
+        }
+    }
 }
 
 impl Local {
@@ -203,7 +220,6 @@ impl Local {
             if failed {
                 self.give_back(next..tail);
             }
-            self.slot.head.store(next, Release);
             if outcome_wakes(self.slot) {
                 wake_dispatcher();
             }
@@ -215,32 +231,62 @@ impl Local {
 
     /// What these attempts, handed out from this position on, are to do.
     pub(super) fn read(&self, from: u64, attempts: Vec<Attempt>) -> VecDeque<Assigned> {
-        let ids = attempts.iter().map(|a| a.task_id).collect();
-        let (owner, memory) = (self.owner, self.memory);
-        let mut found = crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)));
-        found.reverse();
+        let (mut details, mut unreadable) = self.read_details(attempts.iter().map(|a| a.task_id).collect());
+        details.reverse();
         let with_details = |(attempt, position): (Attempt, u64)| {
-            let details = found.pop_if(|d| d.task_id == attempt.task_id).filter(|d| d.attempt == attempt.attempt);
-            Assigned { position, attempt, details }
+            let open = details.pop_if(|d| d.task_id == attempt.task_id).filter(|d| d.attempt == attempt.attempt);
+            let found = match (open, unreadable.remove(&attempt.task_id)) {
+                (Some(details), _) => Found::Open(Box::new(details)),
+                (None, Some(error)) => Found::Unreadable(error),
+                (None, None) => Found::Ended,
+            };
+            Assigned { position, attempt, found }
         };
         attempts.into_iter().zip(from..).map(with_details).collect()
     }
 
     /// Runs one task in a transaction of its own. Returns what comes next, and whether it failed.
     pub(super) fn run_alone(&mut self, task: &Assigned) -> (u64, bool) {
-        let entry = self.slot.entry(task.position);
+        let (entry, next) = (self.slot.entry(task.position), task.position + 1);
         let mut failed = false;
         if entry.state.compare_exchange(ASSIGNED, STARTED, AcqRel, Acquire).is_ok() {
             let from = crate::store::now();
-            let outcome = match &task.details {
-                Some(details) => self.run(task.attempt, details, from),
-                None => Outcome::Stale,
+            let outcome = match &task.found {
+                Found::Open(details) => self.run(task.attempt, details, from),
+                Found::Unreadable(error) => {
+                    self.write_failure(task.attempt, true, from, format!("the task cannot be read: {error}"))
+                }
+                Found::Ended => Outcome::Stale,
             };
-            self.report(task.attempt, outcome, crate::store::now() - from);
+            let took = crate::store::now() - from;
+            // Passed before it is reported: whoever takes the slot over, or rebuilds, between the two must not go on
+            // waiting for a report that its predecessor, or nobody, has had.
             entry.state.store(DONE, Release);
+            self.slot.head.store(next, Release);
+            self.report(task.attempt, outcome, took);
+            stop_points::pass(Point::WorkerReported);
             failed = outcome == Outcome::Failed;
+        } else {
+            self.slot.head.store(next, Release);
         }
-        (task.position + 1, failed)
+        (next, failed)
+    }
+
+    /// What the tasks are, and why some of them cannot be read: whatever a user has written must not end the worker, which
+    /// would be started again for the same task, for ever. One that cannot be read keeps no other from running.
+    fn read_details(&self, ids: Vec<i64>) -> (Vec<Details>, HashMap<i64, String>) {
+        let (owner, memory) = (self.owner, self.memory);
+        let read = |ids| {
+            callback::guarded(|| {
+                crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)))
+            })
+        };
+        let mut unreadable = HashMap::new();
+        let details = read(ids.clone()).unwrap_or_else(|_| {
+            let one_by_one = ids.into_iter().map(|id| read(vec![id]).map_err(|error| unreadable.insert(id, error)));
+            one_by_one.flat_map(Result::unwrap_or_default).collect()
+        });
+        (details, unreadable)
     }
 
     /// After a failure the dispatcher decides anew what of the rest is still to run: steps beside a failed one are not.
@@ -271,7 +317,9 @@ impl Local {
             // SAFETY: what the callback's errors and pg_stat_activity show as the statement; cleared below.
             unsafe { pg_sys::debug_query_string = label.as_ptr() };
             let outcome = self.run_and_write(attempt, task, started, deadline);
+            stop_points::pass(Point::WorkerWrote);
             session::commit();
+            stop_points::pass(Point::WorkerCommitted);
             outcome
         });
         // SAFETY: the label is about to be freed.
@@ -309,6 +357,7 @@ impl Local {
         process::report_activity(Some(&label));
         notices::begin();
         own_task::begin(attempt);
+        stop_points::pass(Point::WorkerTook);
         (deadline, label)
     }
 
@@ -342,8 +391,7 @@ impl Local {
                 own_task::end_of_callback();
                 let open = self.book(|| store::yielded(attempt, started, deadline));
                 if open {
-                    let arguments = pgrx::JsonB(arguments.0.clone());
-                    crate::store::connected(|| store::run_flow(flow, arguments, attempt.task_id));
+                    crate::store::connected(|| store::run_flow(flow, *arguments, attempt.task_id));
                 }
                 return self.settled(open, attempt, Outcome::Yielded);
             }

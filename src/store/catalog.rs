@@ -130,6 +130,11 @@ impl Catalog for Live {
     }
 }
 
+/// Raises if a role may not configure that much.
+pub fn require_definition_size(caller: pg_sys::Oid, bytes: usize) {
+    run(c"SELECT async.require_definition_size($1, $2)", &[arg(caller), arg(bytes as i64)]);
+}
+
 /// The stored configuration of a flow.
 pub fn stored_configuration(flow: &str) -> Option<serde_json::Value> {
     run(c"SELECT flow.stored_configuration($1)", &[arg(flow)]).one::<JsonB>().map(|j| j.0)

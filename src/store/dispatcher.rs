@@ -111,12 +111,17 @@ pub fn look(task_ids: Vec<i64>) -> Vec<Loaded> {
     loaded(&run(sql!(task_columns!(), "WHERE t.task_id = ANY ($1)"), &[arg(task_ids)]))
 }
 
-/// Ranges of open tasks by flow and node, from `low` on: (flow_id, node_no, lowest, highest).
+/// Ranges of open tasks by flow and node, from `low` on: (flow_id, node_no, lowest, highest). Steps that are held are among
+/// them if their node waits no more: they were pushed while it opened or ended, and nobody else will release or end them.
 pub fn open_ranges(low: i64) -> Vec<(i64, i32, i64, i64)> {
     let rows = run(
         c"SELECT coalesce(t.flow_id, 0), coalesce(t.node_no, -1), min(t.task_id), max(t.task_id)
           FROM async.task t
-          WHERE t.task_id >= $1 AND t.processed IS NULL AND t.eligible_when IS DISTINCT FROM 'infinity'
+          WHERE t.task_id >= $1 AND t.processed IS NULL
+            AND CASE WHEN t.eligible_when = 'infinity'
+                     THEN (SELECT n.state <> 'W' FROM flow.flow_node n
+                           WHERE n.flow_id = t.flow_id AND n.node_no = t.node_no)
+                     ELSE true END
           GROUP BY 1, 2 ORDER BY 3",
         &[arg(low)],
     );
@@ -136,7 +141,10 @@ pub fn open_ranges_of_run(flow_id: i64) -> Vec<(i64, i32, i64, i64)> {
                 SELECT s.node_no, s.task_id FROM flow.flow_step s WHERE s.flow_id = $1) o
           CROSS JOIN LATERAL (SELECT x.task_id, x.processed, x.eligible_when FROM async.task x
                               WHERE x.task_id = o.task_id OFFSET 0) t
-          WHERE t.processed IS NULL AND t.eligible_when IS DISTINCT FROM 'infinity'
+          WHERE t.processed IS NULL
+            AND CASE WHEN t.eligible_when = 'infinity'
+                     THEN (SELECT n.state <> 'W' FROM flow.flow_node n WHERE n.flow_id = $1 AND n.node_no = o.node_no)
+                     ELSE true END
           GROUP BY 2",
         &[arg(flow_id)],
     );

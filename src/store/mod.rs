@@ -272,6 +272,11 @@ pub fn extension_oid() -> Option<pg_sys::Oid> {
     run(c"SELECT oid FROM pg_catalog.pg_extension WHERE extname = 'pgflow'", &[]).one()
 }
 
+/// The version of the extension's objects in this database.
+pub fn extension_version() -> Option<String> {
+    run(c"SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pgflow'", &[]).one()
+}
+
 /// The owner of the extension, if it is installed in this database.
 pub fn extension_owner() -> Option<pg_sys::Oid> {
     run(c"SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'pgflow'", &[]).one()

@@ -46,8 +46,9 @@ pub enum What {
     AskQuery { routine: String, arguments: pg_sys::Datum, here: bool },
     /// `CALL routine(arguments)`; the datum is a `flow.callback_arguments_t` in the caller's memory context.
     Call { routine: String, arguments: pg_sys::Datum },
-    /// A run of another flow with these arguments.
-    Flow { flow: String, arguments: pgrx::JsonB },
+    /// A run of another flow with these arguments, a jsonb in the caller's memory context: it may be nested deeper than can
+    /// be read here.
+    Flow { flow: String, arguments: pg_sys::Datum },
     /// Ask the flow's routine which pool the node's tasks belong to.
     Classify { routine: String, flow_id: i64, node_no: i32, node: String },
 }
@@ -69,8 +70,8 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                  CASE WHEN t.is_step THEN n.steps_to_flow END, t.task_data,
                  CASE WHEN t.concurrency_pool = '' THEN d.concurrency_group_routine END,
                  t.flow_id, t.node_no, n.node, t.first_consumed,
-                 (extract(epoch FROM coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
-                    async.setting('pgflow.default_timeout') * interval '1 ms')) * 1000000)::bigint,
+                 (extract(epoch FROM least(coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
+                    async.setting('pgflow.default_timeout') * interval '1 ms'), interval '100 years')) * 1000000)::bigint,
                  t.asynchronous_finish, f.flow,
                  -- What a task runs or calls of its own goes before the function that makes queries for the others.
                  CASE WHEN t.query IS NULL AND CASE WHEN t.is_step THEN coalesce(n.step_query, n.step_routine)
@@ -99,9 +100,9 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
             let flow: Option<String> = rows.get(row, 15);
             let is_here = rows.get(row, 18).unwrap_or(true);
             let spec = rows.get::<pgrx::JsonB>(row, 17).and_then(|result| spec_of(&result.0)).map(Box::new);
-            let arguments = || {
-                let datum = rows.datum(row, 5)?;
-                // SAFETY: the datum is a composite in SPI's memory; it is copied into the caller's context.
+            let kept = |column| {
+                let datum = rows.datum(row, column)?;
+                // SAFETY: the datum is a varlena in SPI's memory; it is copied into the caller's context.
                 unsafe {
                     let old = pg_sys::MemoryContextSwitchTo(context);
                     let copy = datumCopy(datum, false, -1);
@@ -109,6 +110,7 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                     Some(copy)
                 }
             };
+            let arguments = || kept(5);
             let what = if let Some(routine) = rows.get::<String>(row, 8) {
                 What::Classify {
                     routine,
@@ -117,7 +119,7 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
                     node: node.clone().unwrap_or_default(),
                 }
             } else if let Some(flow) = rows.get::<String>(row, 6) {
-                What::Flow { flow, arguments: rows.get(row, 7)? }
+                What::Flow { flow, arguments: kept(7)? }
             } else if let Some(routine) = rows.get::<String>(row, 16) {
                 What::AskQuery { routine, arguments: arguments()?, here: is_here }
             } else if let (false, Some(spec)) = (is_here, &spec) {
@@ -356,10 +358,10 @@ pub fn log(a: Attempt, levels: Vec<String>, messages: Vec<String>) {
 }
 
 /// Starts the child run of a step, as the caller's role.
-pub fn run_flow(flow: &str, arguments: pgrx::JsonB, parent_task_id: i64) {
+pub fn run_flow(flow: &str, arguments: pg_sys::Datum, parent_task_id: i64) {
     run(
         c"SELECT flow.run_flow(_flow => $1, _arguments => $2, _parent_task_id => $3)",
-        &[arg(flow), arg(arguments), arg(parent_task_id)],
+        &[arg(flow), Arg(pg_sys::JSONBOID, Some(arguments)), arg(parent_task_id)],
     );
 }
 

@@ -126,7 +126,7 @@ END $$;
 -- be compared with each (that would take minutes, this takes a second).
 SET LOCAL plan_cache_mode = force_custom_plan;
 SET LOCAL work_mem = '64kB';
-SET LOCAL statement_timeout = '20s';
+SET LOCAL statement_timeout = '200s';
 DO $$
 DECLARE
   _run BIGINT := flow.run_flow('f', NULL);

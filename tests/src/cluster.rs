@@ -80,10 +80,15 @@ impl Options {
         self
     }
 
-    /// A server of another version, made by these programs: without pgflow, only a target.
-    pub(crate) fn made_by(mut self, programs: Programs) -> Options {
+    /// Made by these programs, which have pgflow.
+    pub(crate) fn run_by(mut self, programs: Programs) -> Options {
         self.programs = Some(programs);
-        self.not_preloaded()
+        self
+    }
+
+    /// A server of another version, made by these programs: without pgflow, only a target.
+    pub(crate) fn made_by(self, programs: Programs) -> Options {
+        self.run_by(programs).not_preloaded()
     }
 
     pub fn start(self) -> Result<Cluster> {

@@ -8,6 +8,7 @@ pub mod generator;
 pub mod guard;
 pub mod model;
 pub mod mutation;
+pub mod overlay;
 pub mod place;
 pub mod plan;
 pub mod play;

@@ -30,14 +30,32 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "only the last parent's failure blocks",
         function: "flow.propagate",
-        search: "coalesce(c.blocked_by, hit.blocked_by)",
-        replace: "hit.blocked_by",
+        search: "c.blocked_by IS NULL AND hit.blocked_by IS NULL",
+        replace: "hit.blocked_by IS NULL",
     },
     Mutation {
         name: "a node opens with one parent left",
         function: "flow.propagate",
-        search: "counted.parents_open = 0",
-        replace: "counted.parents_open <= 1",
+        search: "c.parents_open = hit.parents",
+        replace: "c.parents_open <= hit.parents + 1",
+    },
+    Mutation {
+        name: "a node that was not chosen runs",
+        function: "flow.propagate",
+        search: "AND NOT c.excluded",
+        replace: "",
+    },
+    Mutation {
+        name: "a node whose callback has pushed steps ends without them",
+        function: "flow.end_simple_nodes",
+        search: "NOT EXISTS (SELECT FROM flow.flow_step",
+        replace: "true OR EXISTS (SELECT FROM flow.flow_step",
+    },
+    Mutation {
+        name: "a node ends without its static steps",
+        function: "flow.end_simple_nodes",
+        search: "AND d.steps IS NULL",
+        replace: "",
     },
     Mutation {
         name: "a child is counted down twice",

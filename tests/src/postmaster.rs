@@ -17,10 +17,7 @@ pub struct Programs {
 impl Programs {
     /// Those of `PG_CONFIG` (default: Debian's PostgreSQL 15).
     pub fn find() -> Result<Programs> {
-        let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin/pg_config".into());
-        let directory = text_of(Command::new(&pg_config).arg("--bindir"))
-            .with_context(|| format!("cannot run {pg_config}; set PG_CONFIG, or run scripts/setup.sh"))?;
-        Programs::in_directory(directory)
+        Programs::in_directory(pg_config("--bindir")?)
     }
 
     /// Those of another installation.
@@ -74,6 +71,13 @@ pub fn run(command: &mut Command) -> Result<Output> {
         );
     }
     Ok(output)
+}
+
+/// What the program that `PG_CONFIG` names says.
+pub fn pg_config(what: &str) -> Result<String> {
+    let program = std::env::var("PG_CONFIG").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin/pg_config".into());
+    text_of(Command::new(&program).arg(what))
+        .with_context(|| format!("cannot run {program}; set PG_CONFIG, or run scripts/setup.sh"))
 }
 
 fn text_of(command: &mut Command) -> Result<String> {

@@ -61,7 +61,8 @@ fn number(text: &str, out: &mut String) {
         out.push('0');
         return;
     }
-    let exponent = exponent.parse::<i64>().unwrap_or(i64::MAX / 2) + zeros as i64 - fraction.len() as i64;
+    // No number of jsonb has an exponent near these bounds; whoever else asks must not end in an overflow.
+    let exponent = exponent.parse::<i64>().unwrap_or(i64::MAX).saturating_add(zeros as i64 - fraction.len() as i64);
     let _ = write!(out, "{sign}{significant}e{exponent}");
 }
 
@@ -84,6 +85,13 @@ mod tests {
             ("-10", "-1e1"),
         ] {
             assert_eq!(of(a), of(b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn an_exponent_beyond_all_bounds_is_one() {
+        for text in ["10e9223372036854775807", "1.5e-9223372036854775808", "1e99999999999999999999"] {
+            assert_eq!(of(text), of(text));
         }
     }
 

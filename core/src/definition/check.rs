@@ -19,6 +19,8 @@ use super::routines::{self, Routines};
 
 /// For how many unknown parents of one configuration the nearest name is sought.
 const NEAREST_NAMES: usize = 20;
+/// How much is compared for that, in pairs of letters: a flow may have 100,000 nodes with long names.
+const NEAREST_WORK: usize = 20_000_000;
 /// How many names of a cycle are printed.
 const CYCLE_NAMES: usize = 20;
 
@@ -201,7 +203,7 @@ fn seconds(number: &Value) -> String {
 fn all_parents(nodes: &[NodeDoc], faults: &mut Faults) -> Vec<Vec<(usize, bool)>> {
     let named = nodes.iter().enumerate().filter(|(_, node)| !node.name.is_empty());
     let index: HashMap<&str, usize> = named.map(|(i, node)| (node.name.as_str(), i)).collect();
-    let mut unknown = 0;
+    let (mut unknown, mut work) = (0, NEAREST_WORK);
     let mut parents = Vec::with_capacity(nodes.len());
     for node in nodes {
         let mut of_node = Vec::with_capacity(node.dependencies.len());
@@ -210,8 +212,11 @@ fn all_parents(nodes: &[NodeDoc], faults: &mut Faults) -> Vec<Vec<(usize, bool)>
                 Some(parent) => of_node.push((*parent, dependency.continue_on_failure())),
                 None => {
                     unknown += 1;
-                    let nearest =
-                        if unknown <= NEAREST_NAMES { nearest(dependency.parent(), node, nodes) } else { None };
+                    let nearest = if unknown <= NEAREST_NAMES {
+                        nearest(dependency.parent(), node, nodes, &mut work)
+                    } else {
+                        None
+                    };
                     let message = format!("parent {} is not a node of this flow", quoted(dependency.parent()));
                     let hint = match nearest {
                         Some(name) => format!("did you mean {}?", quoted(name)),
@@ -227,7 +232,7 @@ fn all_parents(nodes: &[NodeDoc], faults: &mut Faults) -> Vec<Vec<(usize, bool)>
 }
 
 /// The name that an unknown parent of a node was probably meant to be.
-fn nearest<'a>(unknown: &str, child: &NodeDoc, nodes: &'a [NodeDoc]) -> Option<&'a str> {
+fn nearest<'a>(unknown: &str, child: &NodeDoc, nodes: &'a [NodeDoc], work: &mut usize) -> Option<&'a str> {
     let limit = (unknown.chars().count() / 3).clamp(1, 4);
     let lower = unknown.to_lowercase();
     let within = |name: &str| name.len().abs_diff(unknown.len()) <= limit;
@@ -235,6 +240,11 @@ fn nearest<'a>(unknown: &str, child: &NodeDoc, nodes: &'a [NodeDoc]) -> Option<&
         .iter()
         .map(|node| node.name.as_str())
         .filter(|name| !name.is_empty() && *name != child.name && within(name))
+        .take_while(|name| {
+            let left = work.checked_sub(name.len() * lower.len());
+            *work = left.unwrap_or(0);
+            left.is_some()
+        })
         .map(|name| (damerau_levenshtein(&lower, name), name))
         .min_by_key(|(distance, _)| *distance);
     near.filter(|(distance, _)| *distance <= limit).map(|(_, name)| name)

@@ -2,6 +2,7 @@
 //!
 //! Must never stop at the first fault, and never put text of a user into a message unescaped or at full length.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -57,13 +58,59 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The most faults that are told of; who wrote more reads these first.
+const FAULTS_TOLD: usize = 10_000;
+/// The most different keys that are unknown. Finding what each was meant to be takes time.
+const UNKNOWN_KEYS: usize = 1000;
+
 /// The faults found so far.
 #[derive(Debug, Default)]
-pub(super) struct Faults(pub Vec<Fault>);
+pub(super) struct Faults {
+    pub told: Vec<Fault>,
+    untold: usize,
+    refuses: bool,
+    unknown_keys: HashSet<String>,
+}
 
 impl Faults {
     pub fn add(&mut self, severity: Severity, path: impl Into<String>, message: String, hint: Option<String>) {
-        self.0.push(Fault { path: path.into(), severity, message, hint });
+        self.refuses |= severity == Severity::Error;
+        // The first error is told in any case: without it nobody would know why nothing was stored.
+        let first_error = severity == Severity::Error && self.untold > 0 && !self.tells_an_error();
+        if self.told.len() < FAULTS_TOLD || first_error {
+            self.told.push(Fault { path: path.into(), severity, message, hint });
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    fn tells_an_error(&self) -> bool {
+        self.told.iter().any(|fault| fault.severity == Severity::Error)
+    }
+
+    /// Notes an unknown key. False: there are so many different ones that this is a fault of its own, told once.
+    pub fn takes_unknown_key(&mut self, key: &str, path: &str) -> bool {
+        if self.unknown_keys.len() >= UNKNOWN_KEYS && !self.unknown_keys.contains(key) {
+            if self.unknown_keys.len() == UNKNOWN_KEYS {
+                self.error(path, format!("there are more than {UNKNOWN_KEYS} different unknown keys"));
+                self.unknown_keys.insert(String::from("\0told"));
+            }
+            return false;
+        }
+        if !self.unknown_keys.contains(key) {
+            self.unknown_keys.insert(key.to_owned());
+        }
+        true
+    }
+
+    /// All of them, with a last one that counts those that are left out.
+    pub fn into_list(mut self) -> Vec<Fault> {
+        if self.untold > 0 {
+            let severity = if self.refuses { Severity::Error } else { Severity::Warning };
+            let message = format!("and {} more faults, which are left out", self.untold);
+            self.told.push(Fault { path: "$".into(), severity, message, hint: None });
+        }
+        self.told
     }
 
     pub fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {
@@ -79,7 +126,7 @@ impl Faults {
     }
 
     pub fn refuses(&self) -> bool {
-        self.0.iter().any(|fault| fault.severity == Severity::Error)
+        self.refuses
     }
 }
 
@@ -168,8 +215,8 @@ mod tests {
         let mut faults = Faults::default();
         faults.error_hint("$.x", "is wrong", "mend it");
         faults.error("$.y", "is wrong");
-        assert_eq!(faults.0[0].to_string(), "$.x: is wrong (mend it)");
-        assert_eq!(faults.0[1].to_string(), "$.y: is wrong");
+        assert_eq!(faults.told[0].to_string(), "$.x: is wrong (mend it)");
+        assert_eq!(faults.told[1].to_string(), "$.y: is wrong");
         assert!(faults.refuses());
         assert_eq!(Severity::Warning.to_string(), "warning");
     }

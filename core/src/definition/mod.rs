@@ -54,7 +54,7 @@ pub fn configure(
     }
     let (flow, nodes) = check::check(flow_name, &document, &mut Asked::new(catalog), &mut faults);
     let definition = (!faults.refuses()).then(|| Definition { flow, nodes, configuration: document.into_value() });
-    (definition, faults.0)
+    (definition, faults.into_list())
 }
 
 /// What is wrong with the options of a task outside flows, on a target; paths begin with the option: `.result.store`.
@@ -80,5 +80,5 @@ pub fn options_faults(target: &TargetInfo, given: &Map<String, Value>, catalog: 
         }
     }
     options::check(&known, target, "", &|key| fault::key_path("", key), &mut Asked::new(catalog), &mut faults);
-    faults.0
+    faults.into_list()
 }

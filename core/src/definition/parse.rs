@@ -121,6 +121,9 @@ fn unknown_key(object: &Map<String, Value>, key: &str, level: Level, path: &str,
     let given = |name: &str| object.get(name).is_some_and(|value| !value.is_null());
     let message = format!("unknown key {}", quoted(key));
     let path = key_path(path, key);
+    if !faults.takes_unknown_key(key, &path) {
+        return;
+    }
     if let Some(there) = level.belongs(key) {
         faults.error_hint(path, message, format!("it belongs in {}", there.noun()));
     } else if let Some(nearest) = level.nearest(key, given) {

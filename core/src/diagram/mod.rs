@@ -10,7 +10,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
 pub use color::status_color;
@@ -148,17 +148,26 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.push('\n');
 }
 
+/// In bytes; every name that a node may have is shorter.
+const LONG: usize = 200;
+
 /// Quoted ids, each once, whatever the names are.
 #[derive(Default)]
-struct Names(HashSet<String>);
+struct Names {
+    taken: HashSet<String>,
+    /// How often a name has come, so that a thousand of the same are not tried a million times.
+    times: HashMap<String, usize>,
+}
 
 impl Names {
     fn unique(&mut self, name: &str) -> String {
         let mut candidate = quoted(name);
-        let mut number = 2;
-        while !self.0.insert(candidate.clone()) {
-            candidate = quoted(&format!("{name} ({number})"));
-            number += 1;
+        let number = self.times.entry(candidate.clone()).or_insert(1);
+        while !self.taken.insert(candidate.clone()) {
+            *number += 1;
+            // The end of a long name is cut off, and the number with it.
+            let long = name.len() > LONG;
+            candidate = quoted(&if long { format!("({number}) {name}") } else { format!("{name} ({number})") });
         }
         candidate
     }

@@ -1,6 +1,7 @@
 //! Decides which waiting tasks go to which workers now, and how many workers there should be.
 
 use super::{Dispatcher, Due};
+use crate::engine::stop_points::{self, Point};
 use crate::settings;
 use crate::store::dispatcher as store;
 use std::collections::{HashMap, HashSet};
@@ -70,7 +71,7 @@ impl Dispatcher {
         let mut count_sent = 0;
         let mut held: HashMap<usize, usize> = HashMap::new();
         let mut waiting_roles: HashSet<u32> = HashSet::new();
-        for lane in self.queue.order() {
+        for lane in self.queue.order(crate::store::now(), settings::priority_ageing()) {
             let key = self.queue.lane(lane).key;
             if let Place::Target(place) = key.place {
                 let free = self.pools.free(key.pool).saturating_sub(held.get(&key.pool).copied().unwrap_or(0));
@@ -125,6 +126,7 @@ impl Dispatcher {
             let pool = self.queue.lane(lane).key.pool;
             self.slots.hand(slot, lane, pool, &tasks, claim, &mut self.pools);
         }
+        stop_points::pass(Point::DispatcherMarked);
         if careful {
             self.end_transaction();
             super::set(c"synchronous_commit", c"off");

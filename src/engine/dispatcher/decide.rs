@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use pgflow_core::queue::{Range, State};
 
 use super::{Dispatcher, Due, CANDIDATES, RETRY};
+use crate::engine::stop_points::{self, Point};
 use crate::store::dispatcher::{self as store, Effect};
 
 impl Dispatcher {
@@ -19,7 +20,10 @@ impl Dispatcher {
         for (flow_id, node_no, _) in &some {
             self.candidates.remove(&(*flow_id, *node_no));
         }
+        stop_points::begin(Point::DispatcherCascade);
         let effects = store::settle(&some);
+        stop_points::end();
+        stop_points::pass(Point::DispatcherDecided);
         self.apply(effects);
         // What was opened is handed out in this very cycle.
         self.load_ranges();

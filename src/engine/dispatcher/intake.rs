@@ -146,8 +146,16 @@ impl Dispatcher {
         let mut external: Vec<Loaded> = Vec::new();
         let mut held: Vec<i64> = Vec::new();
         for row in rows {
-            if self.queue.knows(row.task_id) || self.unsettled.contains_key(&row.task_id) {
+            if self.unsettled.contains_key(&row.task_id) {
                 continue;
+            }
+            match self.queue.task(row.task_id) {
+                // That attempt is over and its report is to come: somebody has opened the task again meanwhile.
+                Some(task) if matches!(task.state, State::Assigned(_)) && task.attempt <= row.attempt => {
+                    self.queue.forget(row.task_id);
+                }
+                Some(_) => continue,
+                None => {}
             }
             if row.flow_id != 0 && !matches!(row.node_state, b'O' | b'S') {
                 if row.node_state != b'W' {

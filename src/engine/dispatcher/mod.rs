@@ -17,6 +17,8 @@ mod remote;
 mod results;
 mod slots;
 
+pub use recovery::stop_asked;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::atomic::{fence, Ordering::*};
@@ -27,6 +29,7 @@ use pgrx::pg_sys;
 use super::events::{Event, Outcome};
 use super::process;
 use super::shmem::{shared, Database, DatabaseState};
+use super::stop_points::{self, Point};
 use crate::settings;
 use crate::store::dispatcher as store;
 use pools::Pools;
@@ -129,8 +132,14 @@ pub extern "C-unwind" fn pgflow_dispatcher_main(argument: pg_sys::Datum) {
     // SAFETY: connects as the bootstrap superuser, as every worker without a user name does.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(oid, pg_sys::Oid::INVALID, 0) };
     prepare_session();
+    // What is looked at from here on is what the last one to set it meant.
+    database.check_extension.store(false, Release);
     if crate::store::transaction(crate::store::extension_owner).is_none() {
-        database.set_state(DatabaseState::Absent);
+        end_as(database, DatabaseState::Starting, DatabaseState::Absent);
+        return;
+    }
+    if let Some(why) = crate::store::transaction(crate::version::mismatch) {
+        be_of_another_version(database, DatabaseState::Starting, &why);
         return;
     }
     if !database.change_state(DatabaseState::Starting, DatabaseState::Running) {
@@ -157,6 +166,22 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, argument: pg_sys::Datum) {
     }
     shared().launcher_wanted.store(true, Release);
     shared().launcher.wake();
+}
+
+/// The extension is of another version than this library: nothing of it is read or written. `ALTER EXTENSION` has the
+/// launcher look again.
+fn be_of_another_version(database: &Database, from: DatabaseState, why: &str) {
+    pgrx::warning!("pgflow: nothing runs in database {}: {why}", database.oid.load(Acquire));
+    database.last_error.set(why);
+    end_as(database, from, DatabaseState::Mismatched);
+}
+
+/// Nothing is to be done here, unless the extension was created or updated since that was found.
+fn end_as(database: &Database, from: DatabaseState, to: DatabaseState) {
+    database.change_state(from, to);
+    if database.check_extension.load(Acquire) {
+        database.change_state(to, DatabaseState::Unknown);
+    }
 }
 
 /// Settings of the process: nothing of what a role or database sets may decide how bookkeeping runs.
@@ -230,6 +255,7 @@ impl Dispatcher {
     }
 
     fn serve(&mut self) {
+        stop_points::pass(Point::DispatcherBegins);
         self.recover();
         loop {
             if recovery::stop_asked() {
@@ -238,6 +264,11 @@ impl Dispatcher {
             }
             if self.database.check_extension.swap(false, AcqRel) {
                 let now = crate::store::transaction(crate::store::extension_oid);
+                if let Some(why) = crate::store::transaction(crate::version::mismatch) {
+                    self.slots.dismiss();
+                    be_of_another_version(self.database, DatabaseState::Running, &why);
+                    return;
+                }
                 if now != self.extension {
                     self.slots.dismiss();
                     let gone = now.is_none();
@@ -264,6 +295,7 @@ impl Dispatcher {
         }
         let reports = self.take_reports();
         let left = self.reap();
+        stop_points::pass(Point::DispatcherHeard);
         if !self.adopted {
             self.end_transaction();
             return events || reports || left;
@@ -281,8 +313,10 @@ impl Dispatcher {
         let worked = events || reports || left || due || assigned;
         self.maybe_open |= worked;
         self.end_transaction();
+        stop_points::pass(Point::DispatcherCommitted);
         self.end_sweep();
         self.slots.publish();
+        stop_points::pass(Point::DispatcherTold);
         self.remote.send();
         if worked {
             self.pools.publish(self.database, &self.queue, &self.slots, &self.remote);

@@ -10,6 +10,7 @@ use pgrx::pg_sys;
 use super::{Dispatcher, Due, LOCKED};
 use crate::engine::events::Event;
 use crate::engine::process;
+use crate::engine::stop_points::{self, Point};
 use crate::store::dispatcher as store;
 
 /// After a crash marks are written durably for this long (microseconds).
@@ -48,6 +49,7 @@ impl Dispatcher {
         }
         self.database.rebuild.store(false, Release);
         self.database.attached.store(true, Release);
+        stop_points::begin(Point::DispatcherRecovery);
         self.db();
         self.read_settings();
         let adopted_workers = self.slots.adopt();
@@ -63,6 +65,8 @@ impl Dispatcher {
             self.take_over(slot, &handed);
         }
         self.end_transaction();
+        stop_points::end();
+        stop_points::pass(Point::DispatcherRecovered);
         self.rebuild();
     }
 
@@ -238,7 +242,11 @@ impl Dispatcher {
             for (task_id, attempt) in left.unstarted {
                 self.queue.requeue(task_id, attempt);
             }
-            self.touched.extend(left.unknown);
+            for (task_id, attempt) in left.unknown {
+                // No worker has it any more, whatever its row says.
+                self.queue.wait(task_id, attempt);
+                self.touched.push(task_id);
+            }
             if !left.lost.is_empty() {
                 self.db();
                 let lost: Vec<_> = left.lost.iter().map(|l| (l.0, l.1, !left.dismissed)).collect();

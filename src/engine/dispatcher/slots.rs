@@ -60,7 +60,7 @@ pub struct Left {
     /// It had not been started: to be handed out again.
     pub unstarted: Vec<(i64, i32)>,
     /// It had been done, but the report is missing.
-    pub unknown: Vec<i64>,
+    pub unknown: Vec<(i64, i32)>,
     pub never_started: bool,
     /// It was ended to make room, not because of what it ran.
     pub dismissed: bool,
@@ -182,7 +182,7 @@ impl Slots {
             for h in &s.handed {
                 match w.entry(h.position).state.load(Acquire) {
                     STARTED => left.lost.push((h.task_id, h.attempt)),
-                    DONE => left.unknown.push(h.task_id),
+                    DONE => left.unknown.push((h.task_id, h.attempt)),
                     _ => left.unstarted.push((h.task_id, h.attempt)),
                 }
             }

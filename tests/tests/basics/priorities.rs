@@ -1,4 +1,4 @@
-//! C15: the lower number runs first; a run's tasks can be given another one while they wait.
+//! C15, F25: the lower number runs first, equals have turns; a run's tasks can be given another one while they wait.
 
 use anyhow::Result;
 
@@ -92,5 +92,62 @@ fn c15_an_urgent_task_does_not_wait_for_a_long_queue() {
         let open = kit.session.number("SELECT count(*) FROM async.task WHERE is_step AND processed IS NULL")?;
         anyhow::ensure!(open > 0, "the urgent task ran after all others");
         kit.wait(long)
+    });
+}
+
+/// A flow whose one node has so many steps of a few milliseconds, at a priority; its run, under way.
+fn long_run(kit: &mut Kit, steps: usize, priority: i32) -> Result<i64> {
+    kit.callback(
+        "slow_step",
+        &format!(
+            "IF _args.step_arguments = '{{}}' THEN
+               DECLARE _steps JSONB[] := ARRAY(SELECT jsonb_build_object('s', i) FROM generate_series(1, {steps}) i);
+               BEGIN CALL flow.push_steps(_args.flow_id, _args.node, _steps); END;
+             ELSE PERFORM pg_sleep(0.004); END IF;"
+        ),
+    )?;
+    kit.named_flow("long", &format!(r#"{{"node": "a", "routine": "t.slow_step", "priority": {priority}}}"#))?;
+    let long = kit.session.number("SELECT flow.run_flow('long', '{}')")?;
+    kit.wait_until(&format!("({ENDED}) > 200"))?;
+    Ok(long)
+}
+
+const ENDED: &str = "SELECT count(*) FROM async.task WHERE is_step AND processed IS NOT NULL";
+
+#[test]
+fn f25_a_run_with_many_steps_does_not_delay_another() {
+    test("f25", |kit| {
+        kit.flow(r#"{"node": "small", "routine": "t.nothing"}"#)?;
+        let long = long_run(kit, 20_000, 0)?;
+        let mut waited = Vec::new();
+        for _ in 0..5 {
+            let before = kit.session.number(ENDED)?;
+            kit.run_to_end()?;
+            waited.push(kit.session.number(ENDED)? - before);
+        }
+        waited.sort_unstable();
+        // Eight workers, the run's own round trips, and this test's.
+        anyhow::ensure!(waited[2] < 400, "steps of the long run that went before: {waited:?}");
+        kit.session.run(&format!("SELECT flow.cancel({long})"))
+    });
+}
+
+#[test]
+fn f25_a_role_without_a_worker_gets_one() {
+    test("f25_roles", |kit| {
+        kit.session.run(
+            "CREATE ROLE f25_other LOGIN IN ROLE flow_user; GRANT USAGE ON SCHEMA t TO f25_other;
+             GRANT EXECUTE ON ALL ROUTINES IN SCHEMA t TO f25_other",
+        )?;
+        let long = long_run(kit, 20_000, 0)?;
+        let mut other = kit.database.connect_as("f25_other")?;
+        other
+            .run(r#"SELECT flow.configure_flow('theirs', '{"nodes": [{"node": "small", "routine": "t.nothing"}]}')"#)?;
+        let before = kit.session.number(ENDED)?;
+        let theirs = other.number("SELECT flow.run_flow('theirs', '{}')")?;
+        kit.wait(theirs)?;
+        let open = kit.session.number("SELECT count(*) FROM async.task WHERE is_step AND processed IS NULL")?;
+        anyhow::ensure!(open > 10_000, "the other role waited until {before} + {} had run", 20_000 - open - before);
+        kit.session.run(&format!("SELECT flow.cancel({long})"))
     });
 }
