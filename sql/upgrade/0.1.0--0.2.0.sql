@@ -9,6 +9,7 @@
 --   * rows: UPDATE, INSERT. With functions of 0.2.0: under the line.
 
 ALTER TABLE flow.definition_node ADD COLUMN steps_to_owner NAME;
+UPDATE flow.definition_node n SET steps_to_owner = c.owner FROM flow.configured c WHERE c.flow = n.steps_to_flow;
 CREATE INDEX flow_open_of_role ON flow.flow (run_as) WHERE processed IS NULL;
 -- The cascade opens nodes with the number of their task.
 DROP FUNCTION flow.insert_node_tasks(BIGINT[], INT[]);

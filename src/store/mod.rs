@@ -91,13 +91,14 @@ struct Steady {
 }
 
 impl Steady {
-    fn begin() -> Self {
+    /// `pin_path`: false for a statement that names operators and functions with their schema too.
+    fn begin(pin_path: bool) -> Self {
         // SAFETY: the variables behind settings of the same names, of this process only; put back by `drop`, also when
         // the statement raises. The nested level of settings belongs to the transaction: an error pops it.
         unsafe {
             let pinned = !pg_sys::namespace_search_path.is_null()
                 && CStr::from_ptr(pg_sys::namespace_search_path) == SEARCH_PATH;
-            let guc_level = (!pinned).then(|| {
+            let guc_level = (pin_path && !pinned).then(|| {
                 let level = pg_sys::NewGUCNestLevel();
                 pg_sys::set_config_option(
                     c"search_path".as_ptr(),
@@ -153,7 +154,16 @@ impl Drop for Steady {
 
 /// Runs a statement. `sql` is a literal: its address is the key of the kept plan.
 pub fn run(sql: &'static CStr, args: &[Arg]) -> Rows {
-    let steady = Steady::begin();
+    run_steadily(sql, args, Steady::begin(true))
+}
+
+/// The same without the cost of pinning the search path, for what runs for every task: `sql` must name every operator and
+/// function with its schema.
+pub fn run_qualified(sql: &'static CStr, args: &[Arg]) -> Rows {
+    run_steadily(sql, args, Steady::begin(false))
+}
+
+fn run_steadily(sql: &'static CStr, args: &[Arg], steady: Steady) -> Rows {
     let known = PLANS.with_borrow(|plans| plans.get(&sql.as_ptr()).copied());
     let plan = known.unwrap_or_else(|| prepare(sql, args));
     let mut values: Vec<pg_sys::Datum> = args.iter().map(|a| a.1.unwrap_or(pg_sys::Datum::from(0))).collect();

@@ -6,7 +6,7 @@ use pgflow_executor::results::{ResultSpec, ResultTo};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
-use super::{arg, connected, run, Arg};
+use super::{arg, connected, run, run_qualified, Arg};
 use crate::engine::own_task::Attempt;
 
 extern "C-unwind" {
@@ -174,12 +174,12 @@ pub fn prepared(a: Attempt, query: &str) -> bool {
 
 /// Each outcome returns whether the attempt was still open.
 pub fn finish(a: Attempt, started: i64) -> bool {
-    run(
+    run_qualified(
         c"UPDATE async.task SET consumed = $3, first_consumed = coalesce(first_consumed, $3),
-                 processed = clock_timestamp(), finish_status = 'FINISHED', failed = false, attempt = $2,
+                 processed = pg_catalog.clock_timestamp(), finish_status = 'FINISHED', failed = false, attempt = $2,
                  suspect = false
-          WHERE task_id = $1 AND attempt = $2 - 1 AND processed IS NULL",
-        &[arg(a.task_id), arg(a.attempt), time(started)],
+          WHERE task_id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) $4 AND processed IS NULL",
+        &[arg(a.task_id), arg(a.attempt), time(started), arg(a.attempt - 1)],
     )
     .len == 1
 }
