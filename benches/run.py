@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 import unittest
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def arguments():
 
 
 def measure_all(names, modules, chosen, store, resume):
-    """Runs the families one after the other; what is done is kept whatever becomes of the rest."""
+    """Runs the families one after the other; what is done is kept whatever becomes of the rest. Names those that failed."""
+    failed = []
     with Cluster(f"bench-{os.getpid()}", connections=chosen.remote + 150) as cluster:
         cluster.fresh_database()
         machine_here = machine.describe(cluster)
@@ -51,19 +53,33 @@ def measure_all(names, modules, chosen, store, resume):
             estimate = f", about {modules[name].SECONDS} s; all that is left {rest / 60:.0f} min" if chosen.name == "full" else ""
             print(f"[{number}/{len(left)}] {name}: {modules[name].ABOUT}{estimate}", flush=True)
             load, began, at = machine.load(), time.monotonic(), page.now()
-            cluster.fresh_database()
-            figures = modules[name].measure(cluster, chosen, lambda text: print(f"    {text}", flush=True))
+            rest -= modules[name].SECONDS
+            try:
+                cluster.fresh_database()
+                figures = modules[name].measure(cluster, chosen, lambda text: print(f"    {text}", flush=True))
+            except Exception:  # pylint: disable=broad-except  (the other families shall be measured all the same)
+                traceback.print_exc()
+                print("    FAILED", flush=True)
+                failed.append(name)
+                results.forget(store, name, families.NAMES)
+                continue
             record = {"family": name, "sizes": chosen.name, "at": at, "seconds": round(time.monotonic() - began, 1),
                       "load": load, "machine": machine_here, "figures": figures}
             results.write(store, record, families.NAMES)
             print(f"    took {record['seconds']} s", flush=True)
-            rest -= modules[name].SECONDS
+    return failed
+
+
+def leave(*_):
+    """However it is ended, the cluster is removed on the way out; who asks twice does not stop that."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(130)
 
 
 def main():
-    # However it is ended, the cluster is removed on the way out.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(130))
+        signal.signal(number, leave)
     options = arguments()
     if options.self_test:
         tests = unittest.defaultTestLoader.loadTestsFromName("test_harness")
@@ -77,17 +93,20 @@ def main():
             print(f"{name:10} {modules[name].SECONDS:4} s  {modules[name].ABOUT}")
         return
     chosen = sizes.chosen(options.profile, options.sizes)
+    failed = []
     store = options.out / "bench" / "results.jsonl"
     if not options.page:
         if not options.families and not options.resume:
             store.unlink(missing_ok=True)
-        measure_all(names, modules, chosen, store, options.resume)
+        failed = measure_all(names, modules, chosen, store, options.resume)
     template = (ROOT / "benches/page.md").read_text()
     verdicts = page.render(template, modules, results.read(store), options.out / "bench", options.out / "benchmarks.md")
     print()
     for verdict in verdicts:
         print(f"{verdict.word.strip('*'):10}  {verdict.what}: {verdict.ours}, bar {verdict.bar}; {verdict.beside}")
     print(f"written: {options.out / 'benchmarks.md'}")
+    if failed:
+        sys.exit(f"failed: {' '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import families
 from harness import page, results, shapes, sizes
-from harness.figures import Chart, Table, Verdict, median, number, percentile, spread
+from harness.figures import Chart, Table, Verdict, counted, median, number, percentile, spread
 from harness.pairs import alternate
 
 
@@ -25,6 +25,9 @@ class Figures(unittest.TestCase):
 
     def test_numbers_are_rounded_to_what_they_are_worth(self):
         self.assertEqual([number(value) for value in (12345.6, 12.34, 0.834)], ["12,346", "12.3", "0.83"])
+
+    def test_one_is_singular(self):
+        self.assertEqual([counted(count, "worker") for count in (1, 2)], ["1 worker", "2 workers"])
 
     def test_who_goes_first_changes_and_pairs_keep_their_order(self):
         called = []
@@ -127,6 +130,8 @@ class Page(unittest.TestCase):
                 results.write(store, self.record(family=family, load=load), families.NAMES)
             self.assertEqual([(name, record["load"]) for name, record in results.read(store).items()],
                              [("steps", 2), ("idle", 3)])
+            results.forget(store, "steps", families.NAMES)
+            self.assertEqual(list(results.read(store)), ["idle"])
 
     def test_every_family_has_what_it_must(self):
         for name in families.NAMES:

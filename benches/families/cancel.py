@@ -10,8 +10,10 @@ SECONDS = 12
 
 
 def measure(cluster, sizes, say):
+    cluster.sql("SELECT async.pause()")  # or the node may have ended before its steps come
     run = cluster.start("bench_sleep")
     cluster.push(run, 1, sizes.cancel)
+    cluster.sql("SELECT async.resume()")
     deadline = time.monotonic() + 30
     while not (running := cluster.one("SELECT count(*) FROM async.running()")):
         if time.monotonic() > deadline:

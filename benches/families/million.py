@@ -58,8 +58,8 @@ def look(cluster, small, large, repeats):
 def many_small_pushes(cluster, steps):
     """Private bytes of the dispatcher before and after a client has pushed steps to a paused engine, 1,000 a call."""
     dispatcher = cluster.process("pgflow dispatcher")
-    run = cluster.start("bench_sleep")
     cluster.sql("SELECT async.pause()")
+    run = cluster.start("bench_sleep")
     before = dispatcher.private_bytes()
     for low in range(0, steps, 1000):
         cluster.push(run, low + 1, min(low + 1000, steps))

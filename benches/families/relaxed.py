@@ -1,6 +1,7 @@
 """Trivial steps of a node that says synchronous_commit off, beside pgbench with the same setting."""
 
 from harness import throughput
+from harness.figures import counted
 from harness.pairs import against_pgbench
 
 ABOUT = 'trivial steps of a node with "synchronous_commit": "off"'
@@ -27,9 +28,9 @@ def charts(figures):
 
 
 def verdicts(figures):
-    what = "trivial steps, synchronous_commit = off for the node, {} workers"
+    what = "trivial steps, synchronous_commit = off for the node, {}"
     if not figures["supported"]:
-        return [throughput.unsupported(what.format(workers), f"≥ {bar} × N({workers})", "synchronous_commit")
+        return [throughput.unsupported(what.format(counted(workers, "worker")), f"≥ {bar} × N({workers})", "synchronous_commit")
                 for workers, bar in BARS.items()]
-    return [throughput.verdict(what.format(figure["workers"]), figure, BARS[figure["workers"]],
+    return [throughput.verdict(what.format(counted(figure["workers"], "worker")), figure, BARS[figure["workers"]],
                                f"N({figure['workers']}) with the same setting") for figure in figures["rates"]]

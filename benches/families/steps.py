@@ -1,6 +1,7 @@
 """Trivial steps with full durability, each a transaction of its own, beside pgbench with as many clients."""
 
 from harness import throughput
+from harness.figures import counted
 from harness.pairs import against_pgbench
 
 ABOUT = "trivial steps, full durability, 1, 2 and 4 workers"
@@ -22,5 +23,5 @@ def charts(figures):
 
 def verdicts(figures):
     return [
-        throughput.verdict(f"trivial steps, full durability, {figure['workers']} workers", figure, BARS[figure["workers"]],
+        throughput.verdict(f"trivial steps, full durability, {counted(figure['workers'], 'worker')}", figure, BARS[figure["workers"]],
                            f"N({figure['workers']})") for figure in figures["rates"]]

@@ -78,7 +78,7 @@ class Cluster:
 
     def reload(self):
         self.connection.execute("SELECT pg_reload_conf()")
-        time.sleep(0.3)  # the postmaster tells everybody; nobody says when it has
+        time.sleep(0.2)  # the postmaster tells everybody; nobody says when it has
 
     def workers(self, count):
         """So many local workers, warm."""

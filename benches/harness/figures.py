@@ -33,6 +33,11 @@ def number(value, digits=None):
     return f"{value:,.{digits}f}"
 
 
+def counted(count, thing):
+    """1 worker, 2 workers."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
 @dataclass
 class Table:
     """Rows of text under headers."""

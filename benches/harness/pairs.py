@@ -1,7 +1,7 @@
 """Throughput in pairs: our steps and pgbench's transactions, one after the other, and the median of the ratios."""
 
 from harness import pgbench
-from harness.figures import median
+from harness.figures import counted, median
 
 
 def steps_rate(cluster, steps, flow="bench_steps"):
@@ -48,6 +48,6 @@ def against_pgbench(cluster, sizes, say, workers, flow="bench_steps", synchronou
     figure = {
         "workers": workers, "pairs": pairs, "ours": median(own for own, _ in pairs),
         "pgbench": median(other for _, other in pairs), "ratio": ratio}
-    say(f"{workers} workers: {figure['ours']:,.0f} steps/s, pgbench {figure['pgbench']:,.0f}/s, median ratio {ratio:.2f}"
+    say(f"{counted(workers, 'worker')}: {figure['ours']:,.0f} steps/s, pgbench {figure['pgbench']:,.0f}/s, median ratio {ratio:.2f}"
         f" ({', '.join(f'{own / other:.2f}' for own, other in pairs)})")
     return figure

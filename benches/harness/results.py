@@ -13,7 +13,15 @@ def read(path: Path):
 
 def write(path: Path, record, order):
     """Puts a family's record in the place of the one that may be there."""
-    records = {**read(path), record["family"]: record}
+    _write(path, {**read(path), record["family"]: record}, order)
+
+
+def forget(path: Path, family, order):
+    """A family that failed has no results, also where it had some."""
+    _write(path, {name: record for name, record in read(path).items() if name != family}, order)
+
+
+def _write(path, records, order):
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text("".join(json.dumps(records[name]) + "\n" for name in order if name in records))

@@ -38,8 +38,8 @@ REDUCED = Sizes(
     push=50_000, cancel=50_000, idle_flows=200, idle_runs=10_000, idle_seconds=30, peer_seconds=3, peer_pairs=2,
     peer_latency=100, peer_latency_seconds=4)
 SMOKE = Sizes(
-    name="smoke", steps=1_000, pairs=1, pgbench_seconds=0.5, latency=40, cold=2, chain=20, small_graph=50, large_graph=200,
-    repeats=1, million=3_000, flows=50, push=1_000, cancel=1_000, idle_flows=10, idle_runs=100, idle_seconds=2, remote=30,
+    name="smoke", steps=1_000, pairs=1, pgbench_seconds=0.5, latency=40, cold=1, chain=20, small_graph=40, large_graph=120,
+    repeats=1, million=2_000, flows=50, push=1_000, cancel=1_000, idle_flows=10, idle_runs=100, idle_seconds=1, remote=30,
     peer_seconds=0.5, peer_jobs=200, peer_pairs=1, peer_latency=5, peer_latency_seconds=2)
 PROFILES = {sizes.name: sizes for sizes in (FULL, REDUCED, SMOKE)}
 

@@ -1,6 +1,6 @@
 """How the families that are a rate beside pgbench's show themselves."""
 
-from harness.figures import Chart, Table, Verdict, number
+from harness.figures import Chart, Table, Verdict, counted, number
 
 
 def table(figures):
@@ -14,7 +14,7 @@ def table(figures):
 
 def chart(title, figures):
     rates = figures["rates"]
-    return Chart(title, "a second", [f"{figure['workers']} workers" for figure in rates], {
+    return Chart(title, "a second", [counted(figure["workers"], "worker") for figure in rates], {
         "pgflow": [figure["ours"] for figure in rates], "pgbench": [figure["pgbench"] for figure in rates]})
 
 
