@@ -146,13 +146,13 @@ impl Lane {
         self.live
     }
 
-    /// How many tasks a worker should hold at once: enough for about 3 ms, so that short ones never wait for the
+    /// How many tasks a worker should hold at once: enough for about 10 ms, so that short ones never wait for the
     /// dispatcher and long ones never wait behind each other.
     pub fn depth(&self, most: usize) -> usize {
         if self.mean < 0.0 {
             1
         } else {
-            ((3000.0 / self.mean.max(1.0)) as usize).clamp(1, most)
+            ((10_000.0 / self.mean.max(1.0)) as usize).clamp(1, most)
         }
     }
 }
