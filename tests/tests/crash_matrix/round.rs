@@ -53,15 +53,17 @@ impl Round {
         if self.point.prelude == Prelude::None {
             world.arm(self.point.name, self.nth)?;
         }
+        let mut session = world.session()?;
+        session.run("TRUNCATE crash.gate")?;
+        if self.point.prelude != Prelude::None {
+            session.run("SELECT flow.run_flow('held', '{}')")?;
+        }
         let work = Operator::sets_to_work(world, before, self.point.who.is_none())?;
         meanwhile()?;
         if self.point.prelude != Prelude::None {
-            let under_way = format!(
-                "SELECT EXISTS (SELECT FROM async.running())
-                     OR EXISTS (SELECT FROM flow.flow WHERE flow = 'work' AND flow_id > {} AND processed IS NOT NULL)",
-                before.flow_id
-            );
-            wait_for("a task runs", || world.session()?.truth(&under_way))?;
+            let under_way = "SELECT EXISTS (SELECT FROM async.running() r JOIN async.task t USING (task_id)
+                             JOIN flow.flow f USING (flow_id) WHERE f.flow = 'held')";
+            wait_for("a task runs", || world.session()?.truth(under_way))?;
             world.arm(self.point.name, self.nth)?;
             prelude(world, self.point.prelude)?;
         }
@@ -183,6 +185,7 @@ fn operate(session: &mut Session, again: i64) -> Result<()> {
 /// What the operator may not have come to is done; then every run ends, and the invariants hold.
 pub fn finish(world: &World, before: &Before) -> Result<()> {
     let mut session = world.session()?;
+    session.run("INSERT INTO crash.gate VALUES (true)")?;
     if session
         .number(&format!("SELECT count(*) FROM flow.flow WHERE flow = 'work' AND flow_id > {}", before.flow_id))?
         == 0

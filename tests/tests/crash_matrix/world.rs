@@ -23,6 +23,8 @@ CREATE INDEX ON crash.mark (flow_id);
 -- Runs, noted in the transaction that has started them or made them run again.
 CREATE TABLE crash.started (flow_id BIGINT NOT NULL);
 CREATE TABLE crash.restarted (flow_id BIGINT NOT NULL);
+-- While it is empty, steps of the flow `held` go on.
+CREATE TABLE crash.gate (is_open BOOL);
 
 CREATE PROCEDURE crash.acts(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
 BEGIN
@@ -34,6 +36,15 @@ CREATE PROCEDURE crash.acts_slowly(_args flow.callback_arguments_t) LANGUAGE plp
 BEGIN
   INSERT INTO crash.mark VALUES (_args.task_id, _args.flow_id, _args.node, _args.step_arguments->>'s', 'done');
   PERFORM pg_sleep(0.03);
+END $$;
+
+CREATE PROCEDURE crash.waits(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO crash.mark VALUES (_args.task_id, _args.flow_id, _args.node, _args.step_arguments->>'s', 'done');
+  FOR i IN 1..6000 LOOP
+    EXIT WHEN EXISTS (SELECT FROM crash.gate);
+    PERFORM pg_sleep(0.01);
+  END LOOP;
 END $$;
 
 CREATE PROCEDURE crash.pushes(_args flow.callback_arguments_t) LANGUAGE plpgsql AS $$
@@ -120,6 +131,10 @@ const LONG: &str = r#"{"nodes": [
   {"node": "t", "node_routine": "crash.pushes_two", "steps_to_flow": "small"},
   {"node": "after", "routine": "crash.acts", "dependencies": [{"parent": "s"}, {"parent": "t"}]}]}"#;
 
+/// Work that lasts until the gate is opened.
+const HELD: &str =
+    r#"{"nodes": [{"node": "w", "empty": true, "routine": "crash.waits", "steps": [{"s": 1}, {"s": 2}]}]}"#;
+
 /// How often each node of a run of `work` has left the mark 'done', as text.
 pub const MARKS_OF_WORK: &str =
     "a 1, anyway 1, b 1, c 1, child 1, decides 1, fan 8, gather 1, last 1, later 1, load 13, parts 6";
@@ -162,7 +177,7 @@ impl<'c> World<'c> {
         session.run(CALLBACKS)?;
         play::set_up(&mut session)?;
         let world = World::of(here)?;
-        for (flow, configuration) in [("small", SMALL), ("work", WORK), ("long", LONG)] {
+        for (flow, configuration) in [("small", SMALL), ("work", WORK), ("long", LONG), ("held", HELD)] {
             session.run(&format!("SELECT flow.configure_flow('{flow}', $c${configuration}$c$)"))?;
         }
         Ok(world)
