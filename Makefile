@@ -2,7 +2,7 @@
 # PG_CONFIG=… chooses the PostgreSQL to build for, PG_MAJOR=… another of Debian's (default: Debian's PostgreSQL 15).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-majors lint scratch scratch-stop install bench bench-smoke bench-page soak soak-crashes fuzz sql-reference
+.PHONY: help package demo test test-majors lint scratch scratch-stop install bench bench-smoke bench-page soak soak-crashes fuzz sql-reference
 ifdef PG_CONFIG
 export PG_CONFIG
 endif
@@ -24,7 +24,7 @@ demo: ## run flows on public flight data, here and on ClickHouse, live, and draw
 	@demo/run.sh
 
 test: ## run all test layers, the fast ones first
-	@scripts/setup.sh build demo servers bench
+	@scripts/setup.sh build demo package servers bench
 	@scripts/install.sh
 	@$(call install_for,16) || echo "test: goes on without PostgreSQL 16; what needs it fails" >&2
 	@scripts/test.sh
@@ -34,7 +34,7 @@ test-majors: ## run the core of the tests on PostgreSQL 16 and 18
 	@$(foreach major,16 18,$(call install_for,$(major)) && PG_CONFIG=$$(scripts/majors.sh $(major)) scripts/test.sh core &&) true
 
 lint: ## check formatting, clippy, SQL and shell style, and that the SQL reference is current
-	@scripts/setup.sh build lint
+	@scripts/setup.sh build lint hadolint pgxn
 	@scripts/install.sh
 	@scripts/lint.sh
 
@@ -49,6 +49,10 @@ scratch-stop: ## stop the scratch cluster and remove it
 install: ## build and install the extension for the server of PG_CONFIG=…
 	@scripts/setup.sh build
 	@scripts/install.sh
+
+package: ## build a Debian package for the server of PG_MAJOR=… (15): target/package/*.deb
+	@scripts/setup.sh build package
+	@scripts/package.sh
 
 bench: ## measure everything beside pgbench and other systems, write docs/benchmarks.md (FAMILIES="…", SIZES="…", RESUME=1)
 	@scripts/setup.sh build bench peers

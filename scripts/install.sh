@@ -2,6 +2,7 @@
 # Builds pgflow and installs it for the server of PG_CONFIG (default: the newest pg_config of Debian's PostgreSQL 15).
 # STRIP=yes leaves debug information out, which is most of the file with PROFILE=dev.
 # Usage: scripts/install.sh [--sql-only]
+# With DESTDIR=dir the files go below that directory, where Debian's packages of this PostgreSQL have theirs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
@@ -40,6 +41,11 @@ done
 
 share=$("$PG_CONFIG" --sharedir)/extension
 lib=$("$PG_CONFIG" --pkglibdir)
+if [ -n "${DESTDIR:-}" ]; then
+  share=$DESTDIR/usr/share/postgresql/$major/extension
+  lib=$DESTDIR/usr/lib/postgresql/$major/lib
+  install -d "$share" "$lib"
+fi
 sed "s/@CARGO_VERSION@/$version/" pgflow.control | as_owner_of "$share" tee "$share/pgflow.control" >/dev/null
 # Those of earlier versions are kept as they were released.
 as_owner_of "$share" install -m 644 sql/pgflow--*.sql "$made"/*.sql "$share"

@@ -2,7 +2,7 @@
 # Formatting, clippy, SQL and shell style, and whether the SQL reference is current. Checks everything, then fails if
 # anything was wrong. Changes nothing.
 # The extension must be installed (make lint does that).
-# Usage: scripts/lint.sh [check ...]     checks: fmt, clippy, shell, text, links, client, frozen, sql   (default: all)
+# Usage: scripts/lint.sh [check ...]     checks: fmt, clippy, shell, text, links, client, frozen, packaging, sql   (default: all)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/${PG_MAJOR:-15}/bin/pg_config}
@@ -70,6 +70,16 @@ frozen() {
   return $bad
 }
 
+# With what scripts/setup.sh hadolint pgxn has put into the cache. META.json says the version that is built.
+packaging() {
+  local cache=${XDG_CACHE_HOME:-$HOME/.cache}/pgflow bad=0 version
+  "$cache"/hadolint-* Containerfile || bad=1
+  "$cache"/pgxn_meta-* META.json || bad=1
+  version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+  [ "$(grep -c "\"version\": \"$version\"" META.json)" = 2 ] || { echo "META.json: not of version $version"; bad=1; }
+  return $bad
+}
+
 # In a database that has the extension: search_path, COMMENTs, rights; the generated reference; the settings as documented.
 sql() {
   local cluster=lint-$$ out status=0 setting
@@ -86,7 +96,7 @@ sql() {
   return $status
 }
 
-[ $# = 0 ] && set -- fmt text links shell client frozen sql clippy
+[ $# = 0 ] && set -- fmt text links shell client frozen packaging sql clippy
 for name in "$@"; do
   case "$name" in
     fmt) check "cargo fmt" fmt ;;
@@ -94,10 +104,11 @@ for name in "$@"; do
     shell) check "shellcheck" shell ;;
     links) check "links of the documents" links ;;
     client) check "sql/pgflow_client.sql is made of sql/client" client ;;
+    packaging) check "Containerfile and META.json" packaging ;;
     frozen) check "released scripts are as they were" frozen ;;
     text) check "text: tabs, blanks, length, paths" text ;;
     sql) check "SQL: search_path, comments, rights, reference" sql ;;
-    *) echo "unknown check '$name' (fmt, clippy, shell, text, links, client, frozen, sql)" >&2; exit 2 ;;
+    *) echo "unknown check '$name' (fmt, clippy, shell, text, links, client, frozen, packaging, sql)" >&2; exit 2 ;;
   esac
 done
 echo

