@@ -198,7 +198,7 @@ fn procedure_fault(name: &str, key: &str, wrong: &RoutineInfo, run_as: Option<&s
         RoutineInfo::Missing | RoutineInfo::Ok { .. } => (format!("procedure {} does not exist", quoted(name)), create),
         RoutineInfo::NotAProcedure => (format!("{} is not a procedure", quoted(name)), create),
         RoutineInfo::WrongArguments { found } => {
-            (format!("procedure {} takes ({}), not (flow.callback_arguments_t)", quoted(name), plain(&found)), create)
+            (format!("procedure {} takes ({}), not (flow.callback_arguments_t)", quoted(name), plain(found)), create)
         }
         RoutineInfo::NotExecutable => (
             format!("procedure {} may not be executed by {}", quoted(name), run_as.map_or("this role".into(), quoted)),
