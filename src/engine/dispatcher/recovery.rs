@@ -226,6 +226,10 @@ impl Dispatcher {
 
     /// Settles what workers that are gone have left.
     pub(super) fn reap(&mut self) -> bool {
+        // The server stops, and workers with it: what they ran is for the next start, without suspicion.
+        if stop_asked() {
+            return false;
+        }
         let all = self.slots.gone(&mut self.pools, &mut self.finished_claims);
         let any = !all.is_empty();
         for left in all {

@@ -15,6 +15,9 @@ const START_TIMEOUT: i64 = 10_000_000;
 const CANCEL_AGAIN: i64 = 1_000_000;
 /// Tasks handed out behind one that takes longer than this go to others (microseconds).
 const STEAL_AFTER: i64 = 5_000_000 / 1000;
+/// A worker that ends while it runs something may be the first sign that the server stops: what it ran is settled this much
+/// later, and not at all if it was so (microseconds).
+const SETTLE_AFTER: i64 = 200_000;
 /// The pause after which a role whose workers cannot start is tried again (microseconds).
 const START_PAUSE: i64 = 2_000_000;
 
@@ -34,6 +37,8 @@ struct Slot {
     /// Where the worker will be told to read to, once the marks are committed.
     tail: u64,
     asked: i64,
+    /// When its process was first seen to be gone.
+    gone_since: Option<i64>,
     cancel: Option<Cancel>,
 }
 
@@ -66,6 +71,13 @@ pub struct Left {
     pub dismissed: bool,
 }
 
+impl Slot {
+    /// Whether it has begun something that it has not ended.
+    fn has_begun(&self, w: &Worker) -> bool {
+        self.handed.iter().any(|h| w.entry(h.position).state.load(Acquire) == STARTED)
+    }
+}
+
 fn worker(slot: usize) -> &'static Worker {
     &shared().workers()[slot]
 }
@@ -94,7 +106,8 @@ impl Slots {
             let role = w.role.load(Acquire);
             adopted.push((i, handed.iter().map(|h| (h.task_id, h.attempt)).collect()));
             let asked = crate::store::now();
-            self.mine.insert(i, Slot { role, pool: None, lane: None, handed, tail, asked, cancel: None });
+            self.mine
+                .insert(i, Slot { role, pool: None, lane: None, handed, tail, asked, gone_since: None, cancel: None });
         }
         adopted
     }
@@ -159,13 +172,19 @@ impl Slots {
         let now = crate::store::now();
         let gone: Vec<usize> = self
             .mine
-            .iter()
-            .filter(|(i, s)| {
-                let w = worker(**i);
+            .iter_mut()
+            .filter_map(|(i, s)| {
+                let w = worker(*i);
                 let never = w.process.pid() == 0 && now - s.asked > START_TIMEOUT;
-                w.state() == WorkerState::Gone || (never && w.change_state(WorkerState::Starting, WorkerState::Gone))
+                let is_gone = match w.state() {
+                    WorkerState::Gone => {
+                        let since = *s.gone_since.get_or_insert(now);
+                        now - since >= SETTLE_AFTER || !s.has_begun(w) || w.dismissed.load(Acquire)
+                    }
+                    _ => never && w.change_state(WorkerState::Starting, WorkerState::Gone),
+                };
+                is_gone.then_some(*i)
             })
-            .map(|(i, _)| *i)
             .collect();
         let mut all = Vec::new();
         for i in gone {
@@ -274,7 +293,16 @@ impl Slots {
             return false;
         }
         let asked = crate::store::now();
-        let new = Slot { role, pool: None, lane: None, handed: VecDeque::new(), tail: 0, asked, cancel: None };
+        let new = Slot {
+            role,
+            pool: None,
+            lane: None,
+            handed: VecDeque::new(),
+            tail: 0,
+            asked,
+            gone_since: None,
+            cancel: None,
+        };
         self.mine.insert(slot, new);
         true
     }
@@ -473,6 +501,9 @@ impl Slots {
             }
             if s.handed.len() > 1 {
                 next = next.min(now + STEAL_AFTER);
+            }
+            if let Some(since) = s.gone_since {
+                next = next.min(since + SETTLE_AFTER);
             }
             if w.state() == WorkerState::Starting {
                 next = next.min(s.asked + START_TIMEOUT);

@@ -13,6 +13,7 @@ mod launcher;
 mod operating;
 mod places;
 mod pushes_in_flight;
+mod restarts;
 mod retention;
 mod roles;
 mod settings_of_roles;
