@@ -73,9 +73,8 @@ frozen() {
 # With what scripts/setup.sh hadolint pgxn has put into the cache. META.json says the version that is built.
 packaging() {
   local cache=${XDG_CACHE_HOME:-$HOME/.cache}/pgflow bad=0 version
-  local -a hadolint=("$cache"/hadolint-*) pgxn_meta=("$cache"/pgxn_meta-*)
-  "${hadolint[-1]}" Containerfile || bad=1
-  "${pgxn_meta[-1]}" META.json || bad=1
+  "$cache/hadolint" Containerfile || bad=1
+  "$cache/pgxn_meta" META.json || bad=1
   version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
   [ "$(grep -c "\"version\": \"$version\"" META.json)" = 2 ] || { echo "META.json: not of version $version"; bad=1; }
   return $bad

@@ -108,6 +108,6 @@ control >"$root/DEBIAN/control"
 find "$root" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 mkdir -p "$out"
 file=$out/${package}_$version-1_$(dpkg --print-architecture).deb
-dpkg-deb -Zgzip --root-owner-group --build "$root" "$made/package.deb" >/dev/null
+dpkg-deb -Zgzip -z5 --root-owner-group --build "$root" "$made/package.deb" >/dev/null
 mv "$made/package.deb" "$file"
 echo "$file"

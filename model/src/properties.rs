@@ -2,7 +2,6 @@
 
 use stateright::{Model, Property};
 
-use crate::cascade::is_failed;
 use crate::state::{Action, Phase, State};
 use crate::tables::{own_place, Ended, NodeState};
 use crate::Scenario;
@@ -89,12 +88,4 @@ pub fn is_stuck(scenario: &Scenario, state: &State) -> bool {
         _ => true,
     };
     !actions.iter().any(is_work)
-}
-
-/// A step that was pushed and committed has not come to nothing unless its node did.
-pub fn was_refused(state: &State) -> bool {
-    state
-        .tables
-        .ids()
-        .any(|(id, t)| id.is_step() && is_failed(t.ended) && !state.tables.nodes[id.node()].state.is_failure())
 }
