@@ -227,7 +227,7 @@ fn a_callback_without_memory_fails_alone() -> Result<()> {
                  IF _args.step_arguments->>'s' = '3' THEN
                    -- From here on this process may have 100 MB more.
                    EXECUTE format('COPY (SELECT 1) TO PROGRAM %L', format(
-                     'prlimit --pid %s --as=$(awk ''/VmSize/ { print $2 * 1024 + 100000000 }'' /proc/%s/status):unlimited',
+                     'cat >/dev/null && prlimit --pid %s --as=$(awk ''/VmSize/ { print $2 * 1024 + 100000000 }'' /proc/%s/status):unlimited',
                      pg_backend_pid(), pg_backend_pid()));
                    PERFORM length(repeat('x', 400000000));
                  END IF;
