@@ -13,8 +13,7 @@ out=${1:-${CARGO_TARGET_DIR:-target}/package}
 package=postgresql-$major-pgflow
 maintainer='the pgflow maintainers <pgflow@pgflow.invalid>'
 # When the sources were last changed: no date of today goes into the package.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
-export SOURCE_DATE_EPOCH
+changed=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
 umask 022
 
 made=$(mktemp -d)
@@ -88,7 +87,9 @@ Description: flows of stored procedures inside PostgreSQL $major
 EOF
 }
 
-DESTDIR=$root scripts/install.sh
+# Some build scripts look at it: with it the library would be built anew.
+env -u SOURCE_DATE_EPOCH DESTDIR="$root" scripts/install.sh
+export SOURCE_DATE_EPOCH=$changed
 strip --strip-unneeded "$root/usr/lib/postgresql/$major/lib/pgflow.so"
 chmod 644 "$root/usr/lib/postgresql/$major/lib/pgflow.so"
 install -D -m 644 sql/pgflow_client.sql "$root/usr/share/postgresql/$major/contrib/pgflow/pgflow_client.sql"
