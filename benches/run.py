@@ -41,7 +41,7 @@ def arguments():
 def measure_all(names, modules, chosen, store, resume):
     """Runs the families one after the other; what is done is kept whatever becomes of the rest. Names those that failed."""
     failed = []
-    with Cluster(f"bench-{os.getpid()}", connections=chosen.remote + 150) as cluster:
+    with Cluster(f"bench-{os.getpid()}", connections=2 * chosen.remote + 150) as cluster:
         cluster.fresh_database()
         machine_here = machine.describe(cluster)
         known = results.read(store)

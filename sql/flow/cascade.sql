@@ -16,26 +16,29 @@ CREATE TYPE flow.effect_t AS (
   kind TEXT, flow_id BIGINT, node_no INT, task_low BIGINT, task_high BIGINT, at TIMESTAMPTZ);
 
 -- Inserts the own tasks of nodes that have just been opened (state O, with these task_ids) and returns an A effect for each
--- run.
+-- run. In PL/pgSQL, which keeps the plan: it is called for every hop of the cascade.
 CREATE FUNCTION flow.insert_node_tasks(_flow_ids BIGINT[], _node_nos INT[], _task_ids BIGINT[])
-RETURNS SETOF flow.effect_t LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  WITH pushed AS (
-    INSERT INTO async.task (task_id, target, priority, run_as, flow_id, node_no, is_step, asynchronous_finish,
-                            track_yielded, on_partial_fail, concurrency_pool, manual_timeout, source)
-    SELECT o.task_id, coalesce(g.target, n.target, 'local'), coalesce(r.force_priority, n.priority), r.run_as, o.flow_id,
-           o.node_no, false, coalesce(g.asynchronous_finish, false) AND NOT n.synchronous,
-           coalesce(g.concurrency_track_yielded, false), n.on_partial_fail,
-           CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END, n.node_timeout, 'flow'
-    FROM unnest(_flow_ids, _node_nos, _task_ids) AS o (flow_id, node_no, task_id),
-         LATERAL (SELECT * FROM flow.flow x WHERE x.flow_id = o.flow_id OFFSET 0) r,
-         LATERAL (SELECT x.concurrency_group_routine FROM flow.definition x
-                  WHERE x.definition_id = r.definition_id OFFSET 0) d,
-         LATERAL (SELECT * FROM flow.definition_node x
-                  WHERE x.definition_id = r.definition_id AND x.node_no = o.node_no OFFSET 0) n
-         LEFT JOIN async.target g ON g.target = CASE WHEN n.options ? 'tier' THEN async.tier_target(n.target, n.options->>'tier')
-                                                     ELSE coalesce(n.target, 'local') END)
-  SELECT 'A', o.flow_id, NULL::int, min(o.task_id), max(o.task_id), NULL::timestamptz
-  FROM unnest(_flow_ids, _task_ids) AS o (flow_id, task_id) GROUP BY o.flow_id;
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY
+    WITH pushed AS (
+      INSERT INTO async.task (task_id, target, priority, run_as, flow_id, node_no, is_step, asynchronous_finish,
+                              track_yielded, on_partial_fail, concurrency_pool, manual_timeout, source)
+      SELECT o.task_id, coalesce(g.target, n.target, 'local'), coalesce(r.force_priority, n.priority), r.run_as, o.flow_id,
+             o.node_no, false, coalesce(g.asynchronous_finish, false) AND NOT n.synchronous,
+             coalesce(g.concurrency_track_yielded, false), n.on_partial_fail,
+             CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END, n.node_timeout, 'flow'
+      FROM unnest(_flow_ids, _node_nos, _task_ids) AS o (flow_id, node_no, task_id),
+           LATERAL (SELECT * FROM flow.flow x WHERE x.flow_id = o.flow_id OFFSET 0) r,
+           LATERAL (SELECT x.concurrency_group_routine FROM flow.definition x
+                    WHERE x.definition_id = r.definition_id OFFSET 0) d,
+           LATERAL (SELECT * FROM flow.definition_node x
+                    WHERE x.definition_id = r.definition_id AND x.node_no = o.node_no OFFSET 0) n
+           LEFT JOIN async.target g ON g.target = CASE WHEN n.options ? 'tier' THEN async.tier_target(n.target, n.options->>'tier')
+                                                       ELSE coalesce(n.target, 'local') END)
+    SELECT 'A', o.flow_id, NULL::int, min(o.task_id), max(o.task_id), NULL::timestamptz
+    FROM unnest(_flow_ids, _task_ids) AS o (flow_id, task_id) GROUP BY o.flow_id;
+END
 $$;
 COMMENT ON FUNCTION flow.insert_node_tasks IS 'Internal: inserts the own tasks of nodes that were opened.';
 
