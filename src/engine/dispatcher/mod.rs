@@ -72,7 +72,7 @@ pub(super) struct Dispatcher {
     unwritten: Vec<Landed>,
     /// Attempts that were lost and whose rows a client has locked: (attempt, charged, suspect, why) by task.
     unsettled: HashMap<i64, (i32, bool, bool, &'static str)>,
-    /// When these are looked at again.
+    /// When `unwritten` is tried again.
     unwritten_at: i64,
     pools: Pools,
     /// Nodes that may have ended, with a failed step if that is why.

@@ -14,7 +14,7 @@ const START_TIMEOUT: i64 = 10_000_000;
 /// A callback that traps its cancel is asked again this often (microseconds).
 const CANCEL_AGAIN: i64 = 1_000_000;
 /// Tasks handed out behind one that takes longer than this go to others (microseconds).
-const STEAL_AFTER: i64 = 5_000_000 / 1000;
+const STEAL_AFTER: i64 = 5_000;
 /// A worker that ends while it runs something may be the first sign that the server stops: what it ran is settled this much
 /// later, and not at all if it was so (microseconds).
 const SETTLE_AFTER: i64 = 200_000;

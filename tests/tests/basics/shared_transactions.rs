@@ -23,7 +23,7 @@ fn flow_of_steps(kit: &mut Kit, body: &str, options: &str) -> Result<()> {
     ))
 }
 
-/// Runs it; returns how many steps ended with a status.
+/// Runs it to its end; returns the run.
 fn run(kit: &mut Kit) -> Result<i64> {
     let flow_id = kit.run_to_end()?;
     agrees(kit, flow_id)?;
@@ -191,7 +191,7 @@ fn f23_a_step_that_ends_its_worker_costs_the_others_nothing() {
 }
 
 #[test]
-fn f23_settings_and_temporary_names_of_a_step_end_with_it() {
+fn f23_settings_of_a_step_end_with_it() {
     test("shared_settings", |kit| {
         kit.session.run("CREATE TABLE t.seen (size TEXT, role NAME); GRANT ALL ON t.seen TO PUBLIC")?;
         let body = "INSERT INTO t.seen VALUES (current_setting('work_mem'), current_user);
