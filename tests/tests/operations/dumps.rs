@@ -196,17 +196,19 @@ fn nothing_is_purged_from_a_copy_before_it_is_adopted() {
         session.run("SELECT async.pause()")?;
         configure_one(session, "a", "t.nothing")?;
         run(session, "a")?;
-        session.run(
+        dumped_and_restored(original, "archive", "1")?;
+        let copy = Database::new(original.cluster, "archive");
+        let mut there = copy.connect()?;
+        // Only now, so that the original has nothing to purge.
+        there.run(
             "UPDATE flow.flow SET created = now() - interval '9 days', processed = now() - interval '8 days',
             count_finished_nodes = 1; UPDATE flow.flow_node SET state = 'F', ended = now() - interval '8 days';
             UPDATE async.task SET processed = now() - interval '8 days', finish_status = 'FINISHED', failed = false",
         )?;
-        dumped_and_restored(original, "archive", "1")?;
-        let copy = Database::new(original.cluster, "archive");
-        let mut there = copy.connect()?;
-        pause(300);
         there.run("SELECT async.pause()")?; // wakes the dispatcher
         pause(500);
-        same(there.number("SELECT count(*) FROM flow.flow")?, 1)
+        same(there.number("SELECT count(*) FROM flow.flow")?, 1)?;
+        there.run("SELECT async.adopt(), async.resume()")?;
+        copy.wait_until("NOT EXISTS (SELECT FROM flow.flow)", SOON)
     });
 }
