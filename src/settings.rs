@@ -277,6 +277,10 @@ pub fn max_crash_attempts() -> i32 {
 pub fn suspect_quarantine_ms() -> i64 {
     SUSPECT_QUARANTINE.get().into()
 }
+/// Milliseconds; none: tasks may take as long as they want.
+pub fn default_timeout_ms() -> Option<i64> {
+    by_name("pgflow.default_timeout")
+}
 pub fn cancel_grace_ms() -> i64 {
     CANCEL_GRACE.get().into()
 }

@@ -196,7 +196,7 @@ impl State {
         released
     }
 
-    /// `flow.propagate`, `flow.open_nodes`, `flow.count_ended`.
+    /// `flow.propagate`, `flow.open_nodes`.
     fn propagate(&mut self, scenario: &Scenario, mut round: Vec<u8>) {
         let mut all = Vec::new();
         while let Some(parent) = round.pop() {

@@ -18,24 +18,16 @@ CREATE TYPE flow.effect_t AS (
 -- Inserts the own tasks of nodes that have just been opened (state O, with these task_ids) and returns an A effect for each
 -- run. In PL/pgSQL, which keeps the plan: it is called for every hop of the cascade.
 CREATE FUNCTION flow.insert_node_tasks(_flow_ids BIGINT[], _node_nos INT[], _task_ids BIGINT[])
-RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql AS $$
 BEGIN
   RETURN QUERY
     WITH pushed AS (
       INSERT INTO async.task (task_id, target, priority, run_as, flow_id, node_no, is_step, asynchronous_finish,
                               track_yielded, on_partial_fail, concurrency_pool, manual_timeout, source)
-      SELECT o.task_id, coalesce(g.target, n.target, 'local'), coalesce(r.force_priority, n.priority), r.run_as, o.flow_id,
-             o.node_no, false, coalesce(g.asynchronous_finish, false) AND NOT n.synchronous,
-             coalesce(g.concurrency_track_yielded, false), n.on_partial_fail,
-             CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END, n.node_timeout, 'flow'
+      SELECT o.task_id, f.target, f.priority, f.run_as, o.flow_id, o.node_no, false, f.asynchronous_finish, f.track_yielded,
+             f.on_partial_fail, f.concurrency_pool, f.manual_timeout, 'flow'
       FROM unnest(_flow_ids, _node_nos, _task_ids) AS o (flow_id, node_no, task_id),
-           LATERAL (SELECT * FROM flow.flow x WHERE x.flow_id = o.flow_id OFFSET 0) r,
-           LATERAL (SELECT x.concurrency_group_routine FROM flow.definition x
-                    WHERE x.definition_id = r.definition_id OFFSET 0) d,
-           LATERAL (SELECT * FROM flow.definition_node x
-                    WHERE x.definition_id = r.definition_id AND x.node_no = o.node_no OFFSET 0) n
-           LEFT JOIN async.target g ON g.target = CASE WHEN n.options ? 'tier' THEN async.tier_target(n.target, n.options->>'tier')
-                                                       ELSE coalesce(n.target, 'local') END)
+           LATERAL flow.task_form(o.flow_id, o.node_no, false) f)
     SELECT 'A', o.flow_id, NULL::int, min(o.task_id), max(o.task_id), NULL::timestamptz
     FROM unnest(_flow_ids, _task_ids) AS o (flow_id, task_id) GROUP BY o.flow_id;
 END
@@ -46,7 +38,7 @@ COMMENT ON FUNCTION flow.insert_node_tasks IS 'Internal: inserts the own tasks o
 -- those that were pushed before it opened. _own_task: the node's own task or null; what was pushed before has lower ids,
 -- and a push that overtook the opening is released by the dispatcher when it arrives. Returns A effects.
 CREATE FUNCTION flow.release_steps(_flow_id BIGINT, _node_no INT, _own_task BIGINT)
-RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql AS $$
 DECLARE
   _static JSONB[];
   _held BIGINT[];
@@ -78,7 +70,7 @@ COMMENT ON FUNCTION flow.release_steps IS
   'Internal: makes the static steps of a node and those pushed before it opened ready to run.';
 
 CREATE FUNCTION flow.release_held(_task_ids BIGINT[]) RETURNS SETOF BIGINT
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql AS $$
   UPDATE async.task t SET eligible_when = NULL
   WHERE t.task_id = ANY (array(
     SELECT x.task_id FROM async.task x
@@ -88,38 +80,34 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION flow.release_held IS 'Internal: steps that were held may run; returns them.';
 
--- Opens nodes whose parents have all ended, and follows what ends at once. _flow_ids/_node_nos: nodes that have just
--- ended; their children are counted down. The caller holds the lock on the runs' rows.
+-- Counts nodes that have ended (_flow_ids/_node_nos) in their runs and down in their children, opens those whose last
+-- parent has ended, and follows what ends at once. The caller holds the lock on the runs' rows.
 CREATE FUNCTION flow.propagate(_flow_ids BIGINT[], _node_nos INT[])
-RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql AS $$
 DECLARE
-  _ended_flows BIGINT[] := _flow_ids;   -- ended in this round
-  _ended_nodes INT[] := _node_nos;
-  _all_flows BIGINT[] := '{}';          -- ended in any round
-  _all_nodes INT[] := '{}';
-  _opened RECORD;                       -- by this: nodes with a task of their own; others need a closer look
+  _next RECORD;
   _decided flow.opening_t;
+  _finished BIGINT;
 BEGIN
   -- Each round moves at least one edge further down: the longest path bounds the rounds.
-  WHILE cardinality(_ended_flows) > 0 LOOP
-    _all_flows := _all_flows || _ended_flows;
-    _all_nodes := _all_nodes || _ended_nodes;
-    -- Most nodes open when their last parent has finished: in the update that counts it.
-    WITH hit AS (
-      SELECT e.flow_id, d.node_no, count(*)::int AS parents, min(r.definition_id) AS definition_id,
+  WHILE cardinality(_flow_ids) > 0 LOOP
+    -- In one statement, because every hop of every run takes it. Most nodes open when their last parent has finished: in
+    -- the update that counts it, with a task of their own. The others need a closer look.
+    WITH ended AS (
+      SELECT e.flow_id, r.definition_id, n.*
+      FROM unnest(_flow_ids, _node_nos) AS e (flow_id, node_no),
+           LATERAL (SELECT x.definition_id FROM flow.flow x WHERE x.flow_id = e.flow_id OFFSET 0) r,
+           LATERAL (SELECT x.node_no, x.node, x.state, x.blocked_by, x.error, x.ended FROM flow.flow_node x
+                    WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) n),
+    hit AS (
+      SELECT p.flow_id, d.node_no, count(*)::int AS parents,
              min(coalesce(p.blocked_by, p.node))
                FILTER (WHERE p.state IN ('E', 'K', 'C', 'T') AND NOT d.continue_on_failure) AS blocked_by
-      FROM unnest(_ended_flows, _ended_nodes) AS e (flow_id, node_no),
-           LATERAL (SELECT x.definition_id FROM flow.flow x WHERE x.flow_id = e.flow_id OFFSET 0) r,
-           LATERAL (SELECT x.node, x.state, x.blocked_by FROM flow.flow_node x
-                    WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) p,
+      FROM ended p,
            LATERAL (SELECT x.node_no, x.continue_on_failure FROM flow.definition_edge x
-                    WHERE x.definition_id = r.definition_id AND x.parent_no = e.node_no OFFSET 0) d
-      GROUP BY e.flow_id, d.node_no ORDER BY e.flow_id, d.node_no),
-    known AS (
-      SELECT h.*, n.empty
-      FROM hit h, LATERAL (SELECT x.empty FROM flow.definition_node x
-                           WHERE x.definition_id = h.definition_id AND x.node_no = h.node_no OFFSET 0) n),
+                    WHERE x.definition_id = p.definition_id AND x.parent_no = p.node_no OFFSET 0) d
+      GROUP BY p.flow_id, d.node_no ORDER BY p.flow_id, d.node_no),
+    known AS (SELECT * FROM hit h, LATERAL flow.task_form(h.flow_id, h.node_no, false) f),
     counted AS (
       UPDATE flow.flow_node c
       SET parents_open = c.parents_open - hit.parents, blocked_by = coalesce(c.blocked_by, hit.blocked_by),
@@ -129,32 +117,52 @@ BEGIN
             FROM (SELECT c.parents_open = hit.parents AND NOT c.excluded AND NOT hit.empty
                          AND c.blocked_by IS NULL AND hit.blocked_by IS NULL AS opens OFFSET 0) q)
       FROM known hit WHERE c.flow_id = hit.flow_id AND c.node_no = hit.node_no AND c.state = 'W'
-      RETURNING c.flow_id, c.node_no, c.state, c.task_id, c.parents_open)
-    SELECT array_agg(x.flow_id) FILTER (WHERE x.state = 'O') AS flows, array_agg(x.node_no) FILTER (WHERE x.state = 'O') AS nodes,
-           array_agg(x.task_id) FILTER (WHERE x.state = 'O') AS tasks,
-           array_agg(x.flow_id) FILTER (WHERE x.state = 'W') AS other_flows,
-           array_agg(x.node_no) FILTER (WHERE x.state = 'W') AS other_nodes
-    INTO _opened
-    FROM counted x WHERE x.parents_open = 0;
-    _ended_flows := '{}';
-    _ended_nodes := '{}';
-    IF _opened.flows IS NOT NULL THEN
-      RETURN QUERY SELECT * FROM flow.insert_node_tasks(_opened.flows, _opened.nodes, _opened.tasks);
+      RETURNING c.state, c.task_id, c.parents_open, hit.*),
+    pushed AS (
+      INSERT INTO async.task (task_id, target, priority, run_as, flow_id, node_no, is_step, asynchronous_finish,
+                              track_yielded, on_partial_fail, concurrency_pool, manual_timeout, source)
+      SELECT o.task_id, o.target, o.priority, o.run_as, o.flow_id, o.node_no, false, o.asynchronous_finish, o.track_yielded,
+             o.on_partial_fail, o.concurrency_pool, o.manual_timeout, 'flow'
+      FROM counted o WHERE o.state = 'O'),
+    of_run AS (
+      SELECT p.flow_id, count(*)::int AS nodes, (count(*) FILTER (WHERE p.state IN ('E', 'K', 'C', 'T')))::int AS failed,
+             (array_agg(p.node || ': ' || p.error ORDER BY p.ended, p.node_no)
+               FILTER (WHERE p.state IN ('E', 'T')))[1] AS error
+      FROM ended p GROUP BY p.flow_id),
+    run AS (
+      UPDATE flow.flow r
+      SET count_finished_nodes = r.count_finished_nodes + o.nodes,
+          count_failed_nodes = r.count_failed_nodes + o.failed,
+          first_error = coalesce(r.first_error, o.error),
+          processed = CASE WHEN r.count_finished_nodes + o.nodes = r.count_nodes THEN clock_timestamp() END
+      FROM of_run o WHERE r.flow_id = o.flow_id AND r.processed IS NULL
+      RETURNING r.flow_id, r.processed)
+    SELECT min(c.flow_id) FILTER (WHERE c.state = 'O') AS first_flow, max(c.flow_id) FILTER (WHERE c.state = 'O') AS last_flow,
+           min(c.task_id) FILTER (WHERE c.state = 'O') AS task_low, max(c.task_id) FILTER (WHERE c.state = 'O') AS task_high,
+           array_agg(c.flow_id) FILTER (WHERE c.state = 'W') AS flows, array_agg(c.node_no) FILTER (WHERE c.state = 'W') AS nodes,
+           (SELECT array_agg(r.flow_id) FROM run r WHERE r.processed IS NOT NULL) AS finished
+    INTO _next
+    FROM counted c WHERE c.parents_open = 0;
+    IF _next.task_low IS NOT NULL THEN
+      RETURN NEXT ROW('A', CASE WHEN _next.first_flow = _next.last_flow THEN _next.first_flow ELSE 0 END, NULL,
+                      _next.task_low, _next.task_high, NULL)::flow.effect_t;
     END IF;
-    IF _opened.other_flows IS NOT NULL THEN
-      SELECT * INTO _decided FROM flow.open_nodes(_opened.other_flows, _opened.other_nodes);
-      _ended_flows := _decided.ended_flows;
-      _ended_nodes := _decided.ended_nodes;
-      RETURN QUERY SELECT * FROM flow.start_nodes(_decided);
+    IF _next.finished IS NOT NULL THEN
+      FOREACH _finished IN ARRAY _next.finished LOOP
+        RETURN NEXT ROW('F', _finished, NULL, NULL, NULL, NULL)::flow.effect_t;
+      END LOOP;
+      RETURN QUERY SELECT * FROM flow.end_parents(_next.finished);
     END IF;
+    EXIT WHEN _next.flows IS NULL;
+    _decided := flow.open_nodes(_next.flows, _next.nodes);
+    _flow_ids := _decided.ended_flows;
+    _node_nos := _decided.ended_nodes;
+    RETURN QUERY SELECT * FROM flow.start_nodes(_decided);
   END LOOP;
-  IF cardinality(_all_flows) > 0 THEN
-    RETURN QUERY SELECT * FROM flow.count_ended(_all_flows, _all_nodes);
-  END IF;
 END
 $$;
 COMMENT ON FUNCTION flow.propagate IS
-  'Internal: counts the children of ended nodes down and opens, skips or ends them, until nothing moves.';
+  'Internal: counts ended nodes in their runs and down in their children, and opens, skips or ends these, until nothing moves.';
 
 -- What became of nodes whose parents have all ended: they ended, or opened with a task of their own (task_ids) or with steps.
 CREATE TYPE flow.opening_t AS (
@@ -165,7 +173,7 @@ COMMENT ON TYPE flow.opening_t IS 'Internal: what became of nodes whose parents 
 -- Decides what becomes of nodes whose parents have all ended: skipped below a failure, ended at once when they have
 -- nothing to do, else open.
 CREATE FUNCTION flow.open_nodes(_flow_ids BIGINT[], _node_nos INT[]) RETURNS flow.opening_t
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
   _opening flow.opening_t;
 BEGIN
@@ -218,7 +226,7 @@ $$;
 COMMENT ON FUNCTION flow.open_nodes IS 'Internal: opens, skips or ends nodes whose parents have all ended.';
 
 CREATE FUNCTION flow.start_nodes(_opening flow.opening_t) RETURNS SETOF flow.effect_t
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
   IF _opening.open_flows IS NOT NULL THEN
     RETURN QUERY SELECT * FROM flow.insert_node_tasks(_opening.open_flows, _opening.open_nodes, _opening.task_ids);
@@ -235,41 +243,9 @@ END
 $$;
 COMMENT ON FUNCTION flow.start_nodes IS 'Internal: inserts the tasks, or makes the steps ready, of nodes that were opened.';
 
--- Adds ended nodes to their runs' counters; a run that is complete ends, and with it the step that started it.
-CREATE FUNCTION flow.count_ended(_flow_ids BIGINT[], _node_nos INT[])
-RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  _finished BIGINT[];
-BEGIN
-  WITH ended AS (
-    SELECT e.flow_id, count(*)::int AS nodes,
-           (count(*) FILTER (WHERE n.state IN ('E', 'K', 'C', 'T')))::int AS failed,
-           (array_agg(n.node || ': ' || n.error ORDER BY n.ended, n.node_no)
-             FILTER (WHERE n.state IN ('E', 'T')))[1] AS error
-    FROM unnest(_flow_ids, _node_nos) AS e (flow_id, node_no),
-         LATERAL (SELECT x.node_no, x.node, x.state, x.error, x.ended FROM flow.flow_node x
-                  WHERE x.flow_id = e.flow_id AND x.node_no = e.node_no OFFSET 0) n
-    GROUP BY e.flow_id),
-  counted AS (
-    UPDATE flow.flow r
-    SET count_finished_nodes = r.count_finished_nodes + ended.nodes,
-        count_failed_nodes = r.count_failed_nodes + ended.failed,
-        first_error = coalesce(r.first_error, ended.error),
-        processed = CASE WHEN r.count_finished_nodes + ended.nodes = r.count_nodes THEN clock_timestamp() END
-    FROM ended WHERE r.flow_id = ended.flow_id AND r.processed IS NULL
-    RETURNING r.flow_id, r.processed)
-  SELECT array_agg(c.flow_id) INTO _finished FROM counted c WHERE c.processed IS NOT NULL;
-  IF _finished IS NOT NULL THEN
-    RETURN QUERY SELECT 'F', f, NULL::int, NULL::bigint, NULL::bigint, NULL::timestamptz FROM unnest(_finished) f;
-    RETURN QUERY SELECT * FROM flow.end_parents(_finished);
-  END IF;
-END
-$$;
-COMMENT ON FUNCTION flow.count_ended IS 'Internal: adds ended nodes to their runs'' counters and ends complete runs.';
-
 -- Ends the steps that started these runs, which have ended, as they ended. A step that a client has locked is left.
 CREATE FUNCTION flow.end_parents(_flow_ids BIGINT[]) RETURNS SETOF flow.effect_t
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
   _run RECORD;
   _task RECORD;
@@ -335,39 +311,10 @@ END
 $$;
 COMMENT ON FUNCTION flow.start_run IS 'Internal: opens the waiting nodes of a run that have no open parent.';
 
--- The common case of flow.settle, all at once: nodes whose own task has finished and that have no steps. Locks their runs
--- and them, and ends them. Nobody may be pushing: looked at by a statement that begins after the lock was taken which
--- keeps pushers out.
-CREATE FUNCTION flow.end_simple_nodes(
-  _flow_ids BIGINT[], _node_nos INT[], OUT ended_flows BIGINT[], OUT ended_nodes INT[])
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  SELECT array_agg(l.flow_id), array_agg(l.node_no) INTO ended_flows, ended_nodes
-  FROM (
-    SELECT n.flow_id, n.node_no
-    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no)
-    JOIN flow.flow r ON r.flow_id = c.flow_id
-    JOIN flow.flow_node n ON n.flow_id = c.flow_id AND n.node_no = c.node_no
-    JOIN flow.definition_node d ON d.definition_id = r.definition_id AND d.node_no = c.node_no
-    JOIN async.task t ON t.task_id = n.task_id
-    WHERE r.processed IS NULL AND n.state = 'O' AND d.steps IS NULL AND t.processed IS NOT NULL AND NOT t.failed
-    FOR NO KEY UPDATE OF r SKIP LOCKED FOR UPDATE OF n SKIP LOCKED) l;
-  WITH ended AS (
-    UPDATE flow.flow_node n SET state = 'F', ended = clock_timestamp()
-    FROM unnest(ended_flows, ended_nodes) AS c (flow_id, node_no)
-    WHERE n.flow_id = c.flow_id AND n.node_no = c.node_no AND n.state = 'O'
-      AND NOT EXISTS (SELECT FROM flow.flow_step s WHERE s.flow_id = c.flow_id AND s.node_no = c.node_no)
-    RETURNING n.flow_id, n.node_no)
-  SELECT coalesce(array_agg(e.flow_id), '{}'), coalesce(array_agg(e.node_no), '{}') INTO ended_flows, ended_nodes FROM ended e;
-END
-$$;
-COMMENT ON FUNCTION flow.end_simple_nodes IS
-  'Internal: ends those of the nodes whose own task has finished and that have no steps; returns them. Their runs are locked.';
-
 -- Looks at nodes that may have ended and decides. _failed_tasks: for each node the failed step that made it a candidate,
 -- or null. Runs in the dispatcher; skips what clients have locked.
 CREATE FUNCTION flow.settle(_flow_ids BIGINT[], _node_nos INT[], _failed_tasks BIGINT[])
-RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql AS $$
 DECLARE
   _locked BIGINT[];
   _node RECORD;
@@ -377,7 +324,26 @@ DECLARE
   _ended_flows BIGINT[];
   _ended_nodes INT[];
 BEGIN
-  SELECT e.ended_flows, e.ended_nodes INTO _ended_flows, _ended_nodes FROM flow.end_simple_nodes(_flow_ids, _node_nos) e;
+  -- The common case, all at once: nodes whose own task has finished and that have no steps. Nobody may be pushing: looked
+  -- at by a statement that begins after the lock was taken which keeps pushers out.
+  SELECT array_agg(c.flow_id), array_agg(c.node_no) INTO _ended_flows, _ended_nodes
+  FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no),
+       LATERAL (SELECT x.definition_id FROM flow.flow x
+                WHERE x.flow_id = c.flow_id AND x.processed IS NULL FOR NO KEY UPDATE SKIP LOCKED) r,
+       LATERAL (SELECT FROM flow.definition_node x
+                WHERE x.definition_id = r.definition_id AND x.node_no = c.node_no AND x.steps IS NULL OFFSET 0) d,
+       LATERAL (SELECT x.task_id FROM flow.flow_node x
+                WHERE x.flow_id = c.flow_id AND x.node_no = c.node_no AND x.state = 'O' FOR UPDATE SKIP LOCKED) n,
+       LATERAL (SELECT FROM async.task x
+                WHERE x.task_id = n.task_id AND x.processed IS NOT NULL AND NOT x.failed OFFSET 0) t;
+  WITH ended AS (
+    UPDATE flow.flow_node n SET state = 'F', ended = clock_timestamp()
+    FROM unnest(_ended_flows, _ended_nodes) AS c (flow_id, node_no)
+    WHERE n.flow_id = c.flow_id AND n.node_no = c.node_no AND n.state = 'O'
+      AND NOT EXISTS (SELECT FROM flow.flow_step s WHERE s.flow_id = c.flow_id AND s.node_no = c.node_no)
+    RETURNING n.flow_id, n.node_no)
+  SELECT coalesce(array_agg(e.flow_id), '{}'), coalesce(array_agg(e.node_no), '{}') INTO _ended_flows, _ended_nodes
+  FROM ended e;
   IF cardinality(_ended_flows) = cardinality(_flow_ids) THEN
     RETURN QUERY SELECT * FROM flow.propagate(_ended_flows, _ended_nodes);
     RETURN;
@@ -481,7 +447,7 @@ COMMENT ON FUNCTION flow.settle IS 'Internal: decides about nodes that may have 
 
 -- Cancels the open tasks of a node and the runs they started. Rows that a worker is just ending are left to it.
 CREATE FUNCTION flow.stop_tasks(_flow_id BIGINT, _node_no INT, _error TEXT) RETURNS VOID
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
   _child BIGINT;
 BEGIN
@@ -502,7 +468,7 @@ COMMENT ON FUNCTION flow.stop_tasks IS 'Internal: cancels the open tasks of a no
 
 -- A node's time is up: it fails with its open tasks.
 CREATE FUNCTION flow.time_out_nodes(_flow_ids BIGINT[], _node_nos INT[])
-RETURNS SETOF flow.effect_t LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS SETOF flow.effect_t LANGUAGE plpgsql AS $$
 DECLARE
   _node RECORD;
   _locked BIGINT[];

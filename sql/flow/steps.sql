@@ -82,36 +82,41 @@ COMMENT ON FUNCTION flow.check_steps IS
 -- What the tasks of one node of a run have in common.
 CREATE TYPE flow.task_form_t AS (
   target TEXT, priority INT, run_as NAME, asynchronous_finish BOOL, track_yielded BOOL, on_partial_fail BOOL,
-  concurrency_pool TEXT, manual_timeout INTERVAL);
+  concurrency_pool TEXT, manual_timeout INTERVAL, empty BOOL);
 COMMENT ON TYPE flow.task_form_t IS 'Internal: what the tasks of one node of a run have in common.';
 
-CREATE FUNCTION flow.task_form(_flow_id BIGINT, _node_no INT, _is_step BOOL) RETURNS flow.task_form_t
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- Without a SET clause PostgreSQL makes it a part of the statements that use it; only pinned functions do.
+CREATE FUNCTION flow.task_form(_flow_id BIGINT, _node_no INT, _is_step BOOL) RETURNS SETOF flow.task_form_t
+LANGUAGE sql STABLE AS $$
   SELECT
     CASE
       -- A step that starts a flow starts it here.
       WHEN _is_step AND n.steps_to_flow IS NOT NULL AND t.kind IS DISTINCT FROM 'local' THEN 'local'
-      ELSE coalesce(t.target, async.target_name(n.target), n.target) END,
+      ELSE coalesce(t.target, async.target_name(n.target), n.target, 'local') END,
     coalesce(f.force_priority, n.priority),
     f.run_as,
     coalesce(t.asynchronous_finish, false) AND NOT n.synchronous,
     coalesce(t.concurrency_track_yielded, false),
     n.on_partial_fail,
-    coalesce(r.concurrency_pool, CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END),
-    CASE WHEN _is_step THEN n.step_timeout ELSE n.node_timeout END
+    coalesce(
+      -- Known once the node's own task is about to run.
+      CASE WHEN _is_step THEN (
+        SELECT x.concurrency_pool FROM flow.flow_node x WHERE x.flow_id = _flow_id AND x.node_no = _node_no) END,
+      CASE WHEN d.concurrency_group_routine IS NOT NULL THEN '' END),
+    CASE WHEN _is_step THEN n.step_timeout ELSE n.node_timeout END,
+    n.empty
   FROM flow.flow f
   CROSS JOIN LATERAL (
     SELECT x.concurrency_group_routine FROM flow.definition x WHERE x.definition_id = f.definition_id OFFSET 0) d
   CROSS JOIN LATERAL (
     SELECT x.* FROM flow.definition_node x WHERE x.definition_id = f.definition_id AND x.node_no = _node_no OFFSET 0) n
-  CROSS JOIN LATERAL (
-    SELECT x.concurrency_pool FROM flow.flow_node x WHERE x.flow_id = _flow_id AND x.node_no = _node_no OFFSET 0) r
   LEFT JOIN async.target t ON t.target = CASE WHEN n.options ? 'tier' THEN async.tier_target(n.target, n.options->>'tier')
                                               ELSE coalesce(n.target, 'local') END
   WHERE f.flow_id = _flow_id;
 $$;
 COMMENT ON FUNCTION flow.task_form IS
-  'Internal: what the tasks of one node of a run have in common; _is_step: of its steps, else of its own task.';
+  'Internal: what the tasks of one node of a run have in common; _is_step: of its steps, else of its own task; empty: it has '
+  'no task of its own.';
 
 -- Adds those of the steps that the node does not have yet, in the order given. _held: the node has not opened; they wait.
 -- task_low and task_high are NULL when nothing was new. The caller has locked the node and announces the tasks.
@@ -120,8 +125,9 @@ CREATE FUNCTION flow.insert_steps(
   OUT task_low BIGINT, OUT task_high BIGINT, OUT inserted INT)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  _as flow.task_form_t := flow.task_form(_flow_id, _node_no, true);
+  _as flow.task_form_t;
 BEGIN
+  SELECT f.* INTO _as FROM flow.task_form(_flow_id, _node_no, true) f;
   -- Steps enter flow_step sorted by hash, so that two sessions that push the same ones wait for each other but never
   -- deadlock. "IS TRUE" and the generic plan keep the membership test a hashed one, whatever the number of steps: a plan
   -- for these very steps compares each with each where a hash of so many would be beyond work_mem (4 MB: 150,000 steps).

@@ -14,6 +14,9 @@ CREATE INDEX flow_open_of_role ON flow.flow (run_as) WHERE processed IS NULL;
 -- The cascade opens nodes with the number of their task.
 DROP FUNCTION flow.insert_node_tasks(BIGINT[], INT[]);
 DROP FUNCTION flow.open_nodes(BIGINT[], INT[]);
+-- One statement counts what has ended in runs and children.
+DROP FUNCTION flow.count_ended(BIGINT[], INT[]);
+DROP FUNCTION flow.task_form(BIGINT, INT, BOOL);
 
 -- The objects.
 -- What comes after all objects are as in 0.2.0.

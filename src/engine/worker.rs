@@ -275,10 +275,12 @@ impl Local {
     /// What the tasks are, and why some of them cannot be read: whatever a user has written must not end the worker, which
     /// would be started again for the same task, for ever. One that cannot be read keeps no other from running.
     fn read_details(&self, ids: Vec<i64>) -> (Vec<Details>, HashMap<i64, String>) {
-        let (owner, memory) = (self.owner, self.memory);
+        let (owner, memory, callback_type) = (self.owner, self.memory, self.calls.argument());
         let read = |ids| {
             callback::guarded(|| {
-                crate::store::transaction(|| crate::store::as_user(owner, || store::details(ids, memory)))
+                crate::store::transaction(|| {
+                    crate::store::as_user(owner, || store::details(ids, callback_type, memory))
+                })
             })
         };
         let mut unreadable = HashMap::new();

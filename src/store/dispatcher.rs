@@ -1,6 +1,7 @@
 //! What the dispatcher reads and writes. It runs as the bootstrap superuser: nothing here may call a user's code.
 #![allow(unsafe_code)]
 
+use pgflow_core::queue::Range;
 use pgrx::pg_sys;
 
 use super::{arg, run, Rows};
@@ -36,9 +37,13 @@ pub struct Loaded {
     pub starts_here: bool,
 }
 
-macro_rules! task_columns {
-    () => {
-        "SELECT t.task_id, t.attempt, coalesce(t.flow_id, 0), coalesce(t.node_no, -1), t.is_step,
+// What is read of tasks, of a FROM item t; `place` is which of the things asked for it belongs to.
+macro_rules! select_tasks {
+    (place: $place:literal, from: $from:literal) => {
+        concat!(
+            "SELECT ",
+            $place,
+            "::bigint, t.task_id, t.attempt, coalesce(t.flow_id, 0), coalesce(t.node_no, -1), t.is_step,
                 a.oid, a.rolcanlogin, t.run_as::text, t.priority, t.target, t.concurrency_pool,
                 CASE WHEN t.eligible_when <> 'infinity' THEN t.eligible_when END,
                 coalesce(t.eligible_when = 'infinity', false), t.yielded IS NOT NULL, t.times_up, t.suspect,
@@ -47,9 +52,12 @@ macro_rules! task_columns {
                 CASE WHEN t.target <> 'local' AND async.is_elsewhere(t.target)
                      THEN async.starts_here(coalesce(t.flow_id, 0), t.node_no, t.query,
                                             CASE WHEN t.flow_id IS NULL THEN t.options END) END
-         FROM async.task t
+         FROM ",
+            $from,
+            "
          LEFT JOIN flow.flow_node n ON n.flow_id = t.flow_id AND n.node_no = t.node_no
          LEFT JOIN pg_authid a ON a.rolname = t.run_as "
+        )
     };
 }
 
@@ -63,52 +71,72 @@ macro_rules! sql {
     }};
 }
 
-fn loaded(rows: &Rows) -> Vec<Loaded> {
-    (0..rows.len)
-        .filter_map(|row| {
-            Some(Loaded {
-                task_id: rows.get(row, 1)?,
-                attempt: rows.get(row, 2)?,
-                flow_id: rows.get(row, 3)?,
-                node_no: rows.get(row, 4)?,
-                is_step: rows.get(row, 5)?,
-                role: rows.get(row, 6).unwrap_or(pg_sys::Oid::INVALID),
-                can_login: rows.get(row, 7).unwrap_or(false),
-                role_name: rows.get(row, 8).unwrap_or_default(),
-                priority: rows.get(row, 9)?,
-                target: rows.get(row, 10)?,
-                pool: rows.get(row, 11),
-                eligible: rows.datum(row, 12).map(|d| d.value() as i64),
-                held: rows.get(row, 13).unwrap_or(false),
-                yielded: rows.get(row, 14).unwrap_or(false),
-                times_up: rows.datum(row, 15).map(|d| d.value() as i64),
-                suspect: rows.get(row, 16).unwrap_or(false),
-                node_state: rows.get::<String>(row, 17).and_then(|s| s.bytes().next()).unwrap_or(0),
-                ended: rows.get(row, 18).unwrap_or(false),
-                failed: rows.get(row, 19).unwrap_or(false),
-                decided: rows.get(row, 20).unwrap_or(false),
-                starts_here: rows.get(row, 21).unwrap_or(false),
-            })
-        })
-        .collect()
+/// Each with its place, from 1.
+fn loaded(rows: &Rows) -> impl Iterator<Item = (i64, Loaded)> + '_ {
+    (0..rows.len).filter_map(|row| {
+        let task = Loaded {
+            task_id: rows.get(row, 2)?,
+            attempt: rows.get(row, 3)?,
+            flow_id: rows.get(row, 4)?,
+            node_no: rows.get(row, 5)?,
+            is_step: rows.get(row, 6)?,
+            role: rows.get(row, 7).unwrap_or(pg_sys::Oid::INVALID),
+            can_login: rows.get(row, 8).unwrap_or(false),
+            role_name: rows.get(row, 9).unwrap_or_default(),
+            priority: rows.get(row, 10)?,
+            target: rows.get(row, 11)?,
+            pool: rows.get(row, 12),
+            eligible: rows.datum(row, 13).map(|d| d.value() as i64),
+            held: rows.get(row, 14).unwrap_or(false),
+            yielded: rows.get(row, 15).unwrap_or(false),
+            times_up: rows.datum(row, 16).map(|d| d.value() as i64),
+            suspect: rows.get(row, 17).unwrap_or(false),
+            node_state: rows.get::<String>(row, 18).and_then(|s| s.bytes().next()).unwrap_or(0),
+            ended: rows.get(row, 19).unwrap_or(false),
+            failed: rows.get(row, 20).unwrap_or(false),
+            decided: rows.get(row, 21).unwrap_or(false),
+            starts_here: rows.get(row, 22).unwrap_or(false),
+        };
+        Some((rows.get(row, 1)?, task))
+    })
 }
 
-/// At most `limit` open tasks of a range, by id. Zero and -1 stand for any flow and node.
-pub fn load(low: i64, high: i64, flow_id: i64, node_no: i32, limit: i64) -> Vec<Loaded> {
-    loaded(&run(
-        sql!(
-            task_columns!(),
-            "WHERE t.task_id BETWEEN $1 AND $2 AND t.processed IS NULL
-               AND ($3 = 0 OR t.flow_id = $3) AND ($4 = -1 OR t.node_no = $4)
-             ORDER BY t.task_id LIMIT $5"
-        ),
-        &[arg(low), arg(high), arg(flow_id), arg(node_no), arg(limit)],
-    ))
+/// The open tasks of each range by id, at most `limit` of each.
+pub fn load(ranges: &[Range], limit: usize) -> Vec<Vec<Loaded>> {
+    let rows = run(
+        sql!(select_tasks!(
+            place: "r.place",
+            from: "unnest($1, $2, $3, $4) WITH ORDINALITY AS r (low, high, flow_id, node_no, place)
+                 CROSS JOIN LATERAL (SELECT x.task_id, x.attempt, x.flow_id, x.node_no, x.is_step, x.run_as, x.priority, x.target,
+                                            x.concurrency_pool, x.eligible_when, x.yielded, x.times_up, x.suspect, x.processed,
+                                            x.failed, x.finish_status, x.query, x.options
+                                     FROM async.task x
+                                     WHERE x.task_id BETWEEN r.low AND r.high AND x.processed IS NULL
+                                       AND (r.flow_id = 0 OR x.flow_id = r.flow_id) AND (r.node_no = -1 OR x.node_no = r.node_no)
+                                     ORDER BY x.task_id LIMIT $5) t"
+        )),
+        &[
+            arg(ranges.iter().map(|r| r.low).collect::<Vec<_>>()),
+            arg(ranges.iter().map(|r| r.high).collect::<Vec<_>>()),
+            arg(ranges.iter().map(|r| r.flow_id).collect::<Vec<_>>()),
+            arg(ranges.iter().map(|r| r.node_no).collect::<Vec<_>>()),
+            arg(limit as i64),
+        ],
+    );
+    let mut found: Vec<Vec<Loaded>> = ranges.iter().map(|_| Vec::new()).collect();
+    for (place, task) in loaded(&rows) {
+        found[place as usize - 1].push(task);
+    }
+    // As they came, mostly: to sort them there would cost as much as to read them.
+    found.iter_mut().for_each(|tasks| tasks.sort_by_key(|task| task.task_id));
+    found
 }
 
 /// These tasks as they are now, ended ones too.
 pub fn look(task_ids: Vec<i64>) -> Vec<Loaded> {
-    loaded(&run(sql!(task_columns!(), "WHERE t.task_id = ANY ($1)"), &[arg(task_ids)]))
+    let rows =
+        run(sql!(select_tasks!(place: "1", from: "async.task t"), "WHERE t.task_id = ANY ($1)"), &[arg(task_ids)]);
+    loaded(&rows).map(|(_, task)| task).collect()
 }
 
 /// Ranges of open tasks by flow and node, from `low` on: (flow_id, node_no, lowest, highest). Steps that are held are among

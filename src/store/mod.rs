@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod client;
 pub mod dispatcher;
 pub mod launcher;
+pub mod nodes;
 pub mod remote;
 pub mod results;
 pub mod routine;
@@ -26,42 +27,56 @@ pub fn arg<T: IntoDatum>(value: T) -> Arg {
     Arg(T::type_oid(), value.into_datum())
 }
 
-/// The rows of the last statement. Valid until the next statement or the end of the SPI connection.
+/// The rows of the last statement. Valid until the end of the SPI connection.
 pub struct Rows {
     table: *mut pg_sys::SPITupleTable,
     pub len: usize,
+    current: RefCell<Row>,
+}
+
+/// The row that was looked at last, all columns of it: each for itself would walk along the row anew.
+struct Row {
+    number: usize,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
 }
 
 impl Rows {
+    fn new(table: *mut pg_sys::SPITupleTable, len: usize) -> Self {
+        let none = Row { number: usize::MAX, values: Vec::new(), nulls: Vec::new() };
+        Rows { table, len, current: RefCell::new(none) }
+    }
+
     /// Column `column` (from 1) of row `row` (from 0); `None` for NULL or a value that does not fit the type.
     pub fn get<T: FromDatum>(&self, row: usize, column: usize) -> Option<T> {
-        if row >= self.len || self.table.is_null() {
-            return None;
-        }
-        let mut null = false;
-        // SAFETY: `row` is below the number of tuples SPI returned, and SPI checks the column number.
-        unsafe {
-            let datum =
-                pg_sys::SPI_getbinval(*(*self.table).vals.add(row), (*self.table).tupdesc, column as i32, &mut null);
-            T::from_datum(datum, null)
-        }
+        let datum = self.datum(row, column)?;
+        // SAFETY: a value of the statement's column; that types match is checked by the tests that run each statement.
+        unsafe { T::from_datum(datum, false) }
     }
 
     pub fn one<T: FromDatum>(&self) -> Option<T> {
         self.get(0, 1)
     }
 
-    /// The raw value, for handing on to Postgres.
+    /// The raw value, for handing on to Postgres. `None` for NULL, and where there is no such row or column.
     pub fn datum(&self, row: usize, column: usize) -> Option<pg_sys::Datum> {
         if row >= self.len || self.table.is_null() {
             return None;
         }
-        let mut null = false;
-        // SAFETY: as in `get`.
-        let datum = unsafe {
-            pg_sys::SPI_getbinval(*(*self.table).vals.add(row), (*self.table).tupdesc, column as i32, &mut null)
-        };
-        (!null).then_some(datum)
+        let mut current = self.current.borrow_mut();
+        if current.number != row {
+            // SAFETY: `row` is below the number of tuples that SPI returned; both arrays are as long as the row is wide.
+            unsafe {
+                let (tuple, description) = (*(*self.table).vals.add(row), (*self.table).tupdesc);
+                let width = (*description).natts as usize;
+                current.values.resize(width, pg_sys::Datum::null());
+                current.nulls.resize(width, true);
+                let Row { values, nulls, .. } = &mut *current;
+                pg_sys::heap_deform_tuple(tuple, description, values.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+            current.number = row;
+        }
+        current.nulls.get(column - 1).is_some_and(|null| !null).then(|| current.values[column - 1])
     }
 }
 
@@ -86,6 +101,7 @@ struct Steady {
     seqscan: bool,
     hashjoin: bool,
     mergejoin: bool,
+    bitmapscan: bool,
     jit: bool,
     cache_mode: i32,
 }
@@ -117,12 +133,16 @@ impl Steady {
                 seqscan: pg_sys::enable_seqscan,
                 hashjoin: pg_sys::enable_hashjoin,
                 mergejoin: pg_sys::enable_mergejoin,
+                bitmapscan: pg_sys::enable_bitmapscan,
                 jit: jit_enabled,
                 cache_mode: pg_sys::plan_cache_mode,
             };
             pg_sys::enable_seqscan = false;
             pg_sys::enable_hashjoin = false;
             pg_sys::enable_mergejoin = false;
+            // Of two indexes the whole key's is never the worse; a bitmap of the shorter one can look cheaper while a table is
+            // small, and would read a whole definition for each of its nodes later.
+            pg_sys::enable_bitmapscan = false;
             // What a sequential scan is said to cost would look worth compiling for.
             jit_enabled = false;
             pg_sys::plan_cache_mode = pg_sys::PlanCacheMode::PLAN_CACHE_MODE_FORCE_GENERIC_PLAN as i32;
@@ -146,6 +166,7 @@ impl Drop for Steady {
             pg_sys::enable_seqscan = self.seqscan;
             pg_sys::enable_hashjoin = self.hashjoin;
             pg_sys::enable_mergejoin = self.mergejoin;
+            pg_sys::enable_bitmapscan = self.bitmapscan;
             jit_enabled = self.jit;
             pg_sys::plan_cache_mode = self.cache_mode;
         }
@@ -176,7 +197,7 @@ fn run_steadily(sql: &'static CStr, args: &[Arg], steady: Steady) -> Rows {
         pgrx::error!("SPI error {code} in {sql:?}");
     }
     // SAFETY: SPI sets both after every successful statement.
-    unsafe { Rows { table: pg_sys::SPI_tuptable, len: pg_sys::SPI_processed as usize } }
+    unsafe { Rows::new(pg_sys::SPI_tuptable, pg_sys::SPI_processed as usize) }
 }
 
 /// Makes the plan that is kept; the caller has pinned the search path.

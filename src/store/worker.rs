@@ -4,9 +4,9 @@
 
 use pgflow_executor::results::{ResultSpec, ResultTo};
 use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_sys;
+use pgrx::{pg_sys, IntoDatum};
 
-use super::{arg, connected, run, run_qualified, Arg};
+use super::{arg, connected, nodes, run, run_qualified, Arg};
 use crate::engine::own_task::Attempt;
 
 extern "C-unwind" {
@@ -57,100 +57,103 @@ fn time(microseconds: i64) -> Arg {
     Arg(pg_sys::TIMESTAMPTZOID, Some(pg_sys::Datum::from(microseconds)))
 }
 
-/// Reads the open ones among `task_ids`, in that order. Composite arguments are copied into `context`.
-pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Details> {
+/// Reads the open ones among `task_ids`, in that order. What callbacks are called with is made in `context`.
+pub fn details(task_ids: Vec<i64>, callback_type: pg_sys::Oid, context: pg_sys::MemoryContext) -> Vec<Details> {
     let rows = run(
-        c"SELECT t.task_id, t.attempt,
-                 CASE WHEN t.flow_id IS NULL OR t.query IS NOT NULL THEN t.query
-                      WHEN t.is_step THEN n.step_query ELSE n.query END,
-                 CASE WHEN t.is_step THEN coalesce(n.step_routine_resolved, n.step_routine)
-                      ELSE coalesce(n.routine_resolved, n.routine) END,
-                 ROW(f.flow_id, f.flow, f.arguments, n.node,
-                     CASE WHEN t.is_step THEN t.task_data ELSE '{}' END, t.task_id)::flow.callback_arguments_t,
-                 CASE WHEN t.is_step THEN n.steps_to_flow END, t.task_data,
-                 CASE WHEN t.concurrency_pool = '' THEN d.concurrency_group_routine END,
-                 t.flow_id, t.node_no, n.node, t.first_consumed,
-                 (extract(epoch FROM least(coalesce(t.manual_timeout, g.default_timeout, c.default_timeout,
-                    async.setting('pgflow.default_timeout') * interval '1 ms'), interval '100 years')) * 1000000)::bigint,
-                 t.asynchronous_finish, f.flow,
-                 -- What a task runs or calls of its own goes before the function that makes queries for the others.
-                 CASE WHEN t.query IS NULL AND CASE WHEN t.is_step THEN coalesce(n.step_query, n.step_routine)
-                                                    ELSE coalesce(n.query, n.routine) END IS NULL
-                      THEN coalesce(n.query_routine_resolved, n.query_routine) END,
-                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->'result', coalesce(g.kind, 'local') = 'local',
-                 CASE WHEN t.flow_id IS NULL THEN t.options ELSE n.options END->>'synchronous_commit' = 'off',
-                 -- What has been tried before runs alone: the last attempt may have failed for the company it was in.
-                 CASE WHEN t.is_step AND t.attempt = 0 AND NOT t.asynchronous_finish
-                      THEN (n.options->>'steps_per_transaction')::int END
+        c"SELECT t.task_id, t.attempt, t.query, t.is_step, t.task_data, t.concurrency_pool = '', t.flow_id, t.node_no,
+                 t.first_consumed,
+                 (extract(epoch FROM least(coalesce(t.manual_timeout, g.default_timeout,
+                    (SELECT c.default_timeout FROM async.control c), $2 * interval '1 ms'), interval '100 years')) * 1000000)::bigint,
+                 t.asynchronous_finish, t.options->'result', t.options->>'synchronous_commit' = 'off',
+                 coalesce(g.kind, 'local') = 'local', f.flow, f.arguments, f.definition_id,
+                 CASE WHEN t.is_step THEN t.task_data ELSE '{}' END, u.place
           FROM unnest($1) WITH ORDINALITY AS u (task_id, place)
-          JOIN async.task t ON t.task_id = u.task_id AND t.processed IS NULL
-          CROSS JOIN async.control c
-          LEFT JOIN async.target g ON g.target = t.target
-          LEFT JOIN flow.flow f ON f.flow_id = t.flow_id
-          LEFT JOIN flow.definition d ON d.definition_id = f.definition_id
-          LEFT JOIN LATERAL (SELECT * FROM flow.definition_node x
-                             WHERE x.definition_id = f.definition_id AND x.node_no = t.node_no OFFSET 0) n ON true
-          ORDER BY u.place",
-        &[arg(task_ids)],
+          CROSS JOIN LATERAL (SELECT x.task_id, x.attempt, x.query, x.is_step, x.task_data, x.concurrency_pool, x.flow_id,
+                                     x.node_no, x.first_consumed, x.manual_timeout, x.asynchronous_finish, x.options, x.target
+                              FROM async.task x WHERE x.task_id = u.task_id AND x.processed IS NULL OFFSET 0) t
+          LEFT JOIN LATERAL (SELECT x.kind, x.default_timeout FROM async.target x WHERE x.target = t.target OFFSET 0) g ON true
+          LEFT JOIN LATERAL (SELECT x.flow, x.arguments, x.definition_id FROM flow.flow x
+                             WHERE x.flow_id = t.flow_id OFFSET 0) f ON true",
+        &[arg(task_ids), arg(crate::settings::default_timeout_ms())],
     );
-    (0..rows.len)
+    let node_key = |row| Some((rows.get::<i64>(row, 17)?, rows.get::<i32>(row, 8)?));
+    let nodes = nodes::of((0..rows.len).filter_map(node_key).collect());
+    let form = CallbackForm::of(callback_type);
+    // In order, as they come mostly: the server would sort the whole rows.
+    let mut order: Vec<usize> = (0..rows.len).collect();
+    order.sort_by_cached_key(|row| rows.get::<i64>(*row, 19));
+    order
+        .into_iter()
         .filter_map(|row| {
-            let task_id = rows.get(row, 1)?;
-            let node: Option<String> = rows.get(row, 11);
+            let task_id: i64 = rows.get(row, 1)?;
+            let before: i32 = rows.get(row, 2)?;
+            let given: Option<String> = rows.get(row, 3);
+            let is_step: bool = rows.get(row, 4)?;
             let flow: Option<String> = rows.get(row, 15);
-            let is_here = rows.get(row, 18).unwrap_or(true);
-            let spec = rows.get::<pgrx::JsonB>(row, 17).and_then(|result| spec_of(&result.0)).map(Box::new);
-            let kept = |column| {
-                let datum = rows.datum(row, column)?;
-                // SAFETY: the datum is a varlena in SPI's memory; it is copied into the caller's context.
-                unsafe {
-                    let old = pg_sys::MemoryContextSwitchTo(context);
-                    let copy = datumCopy(datum, false, -1);
-                    pg_sys::MemoryContextSwitchTo(old);
-                    Some(copy)
-                }
+            let asynchronous = rows.get(row, 11).unwrap_or(false);
+            let is_here = rows.get(row, 14).unwrap_or(true);
+            let node = node_key(row).and_then(|key| nodes.get(&key));
+            let of_flow = rows.get::<i64>(row, 7).zip(rows.get::<i32>(row, 8)).zip(node);
+            if of_flow.is_none() && (given.is_none() || rows.get::<i64>(row, 7).is_some()) {
+                pgrx::error!("its run, or its node's definition, does not exist");
+            }
+            let spec = match of_flow {
+                Some((_, node)) => node.spec.clone(),
+                None => rows.get::<pgrx::JsonB>(row, 12).and_then(|result| spec_of(&result.0)),
             };
-            let arguments = || kept(5);
-            let what = if let Some(routine) = rows.get::<String>(row, 8) {
-                What::Classify {
-                    routine,
-                    flow_id: rows.get(row, 9)?,
-                    node_no: rows.get(row, 10)?,
-                    node: node.clone().unwrap_or_default(),
-                }
-            } else if let Some(flow) = rows.get::<String>(row, 6) {
-                What::Flow { flow, arguments: kept(7)? }
-            } else if let Some(routine) = rows.get::<String>(row, 16) {
+            let arguments = || {
+                let ((flow_id, _), node) = of_flow?;
+                let (name, number) = (node.name.as_str().into_datum(), |n: i64| Some(pg_sys::Datum::from(n)));
+                let of_row = |column| rows.datum(row, column);
+                Some(form.make([number(flow_id), of_row(15), of_row(16), name, of_row(18), number(task_id)], context))
+            };
+            let work = of_flow.map(|(_, node)| if is_step { &node.steps } else { &node.own });
+            let own_query = given.clone().or_else(|| work?.query.clone());
+            let asked = work.filter(|work| given.is_none() && work.query.is_none() && work.routine.is_none());
+            let classify = || {
+                let ((flow_id, node_no), node) = of_flow.filter(|_| rows.get(row, 6).unwrap_or(false))?;
+                Some(What::Classify { routine: node.classify.clone()?, flow_id, node_no, node: node.name.clone() })
+            };
+            let starts_flow = || of_flow.filter(|_| is_step).and_then(|(_, node)| node.steps_to_flow.clone());
+            let what = if let Some(classify) = classify() {
+                classify
+            } else if let Some(flow) = starts_flow() {
+                What::Flow { flow, arguments: kept(rows.datum(row, 5)?, context) }
+            // What a task runs or calls of its own goes before the function that makes queries for the others.
+            } else if let Some(routine) = asked.and_then(|_| of_flow?.1.query_routine.clone()) {
                 What::AskQuery { routine, arguments: arguments()?, here: is_here }
             } else if let (false, Some(spec)) = (is_here, &spec) {
                 What::Fetch { spec: spec.clone() }
-            } else if let Some(query) = rows.get::<String>(row, 3) {
+            } else if let Some(query) = own_query {
                 match &spec {
                     Some(spec) => What::Keeping { query, spec: spec.clone() },
                     None => What::Query(query),
                 }
             } else {
-                What::Call { routine: rows.get(row, 4).unwrap_or_default(), arguments: arguments()? }
+                let routine = work.and_then(|work| work.routine.clone()).unwrap_or_default();
+                What::Call { routine, arguments: arguments()? }
             };
-            let shares = match (&what, rows.get::<i32>(row, 20)) {
-                (What::Call { .. } | What::Query(_), Some(most)) if is_here && most > 1 => {
-                    Some(((rows.get(row, 9)?, rows.get(row, 10)?), most as usize))
+            // What has been tried before runs alone: the last attempt may have failed for the company it was in.
+            let may_share = is_here && is_step && before == 0 && !asynchronous;
+            let shares = match (&what, of_flow.filter(|_| may_share)) {
+                (What::Call { .. } | What::Query(_), Some((place, node))) => {
+                    node.steps_per_transaction.filter(|most| *most > 1).map(|most| (place, most))
                 }
                 _ => None,
             };
             Some(Details {
                 task_id,
-                attempt: rows.get::<i32>(row, 2)? + 1,
+                attempt: before + 1,
                 what,
-                first_started: rows.datum(row, 12).map(|d| d.value() as i64),
-                timeout: rows.get(row, 13),
-                asynchronous: rows.get(row, 14).unwrap_or(false),
+                first_started: rows.datum(row, 9).map(|d| d.value() as i64),
+                timeout: rows.get(row, 10),
+                asynchronous,
                 spec,
                 elsewhere: !is_here,
-                lazy: rows.get(row, 19).unwrap_or(false),
+                lazy: of_flow.map_or_else(|| rows.get(row, 13).unwrap_or(false), |(_, node)| node.lazy),
                 shares,
                 label: match (flow, node) {
-                    (Some(flow), Some(node)) => format!("pgflow: flow {flow} node {node} task {task_id}"),
+                    (Some(flow), Some(node)) => format!("pgflow: flow {flow} node {} task {task_id}", node.name),
                     _ => format!("pgflow: task {task_id}"),
                 },
             })
@@ -158,9 +161,45 @@ pub fn details(task_ids: Vec<i64>, context: pg_sys::MemoryContext) -> Vec<Detail
         .collect()
 }
 
+/// A copy of a varlena of SPI's memory.
+fn kept(datum: pg_sys::Datum, context: pg_sys::MemoryContext) -> pg_sys::Datum {
+    // SAFETY: the datum is a varlena that lives as long as the SPI connection; the context is given back.
+    unsafe {
+        let old = pg_sys::MemoryContextSwitchTo(context);
+        let copy = datumCopy(datum, false, -1);
+        pg_sys::MemoryContextSwitchTo(old);
+        copy
+    }
+}
+
+/// The row type of what callbacks are called with.
+struct CallbackForm(pg_sys::TupleDesc);
+
+impl CallbackForm {
+    fn of(callback_type: pg_sys::Oid) -> Self {
+        // SAFETY: raises if there is no such type; the copy lives as long as the transaction's memory.
+        CallbackForm(unsafe { pg_sys::lookup_rowtype_tupdesc_copy(callback_type, -1) })
+    }
+
+    /// A `flow.callback_arguments_t`: flow_id, flow, flow_arguments, node, step_arguments, task_id.
+    fn make(&self, values: [Option<pg_sys::Datum>; 6], context: pg_sys::MemoryContext) -> pg_sys::Datum {
+        let mut nulls = values.map(|value| value.is_none());
+        let mut values = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
+        // SAFETY: as many values as the type has columns, of their types; the row is copied with what is stored out of line.
+        unsafe {
+            let tuple = pg_sys::heap_form_tuple(self.0, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let old = pg_sys::MemoryContextSwitchTo(context);
+            let row = pg_sys::heap_copy_tuple_as_datum(tuple, self.0);
+            pg_sys::MemoryContextSwitchTo(old);
+            pg_sys::heap_freetuple(tuple);
+            row
+        }
+    }
+}
+
 /// What is to be kept; none: nothing is. It was checked when it was configured.
-fn spec_of(result: &serde_json::Value) -> Option<ResultSpec> {
-    pgflow_executor::results::parse_result(result).ok().filter(|spec| spec.to != ResultTo::Nothing)
+pub(super) fn spec_of(result: &serde_json::Value) -> Option<Box<ResultSpec>> {
+    pgflow_executor::results::parse_result(result).ok().filter(|spec| spec.to != ResultTo::Nothing).map(Box::new)
 }
 
 /// The query of a task is known: it may be sent.

@@ -24,8 +24,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a skipped parent does not block",
         function: "flow.propagate",
-        search: "p.state IN ('E', 'K', 'C', 'T')",
-        replace: "p.state IN ('E', 'C', 'T')",
+        search: "p.state IN ('E', 'K', 'C', 'T') AND",
+        replace: "p.state IN ('E', 'C', 'T') AND",
     },
     Mutation {
         name: "only the last parent's failure blocks",
@@ -47,14 +47,14 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "a node whose callback has pushed steps ends without them",
-        function: "flow.end_simple_nodes",
+        function: "flow.settle",
         search: "NOT EXISTS (SELECT FROM flow.flow_step",
         replace: "true OR EXISTS (SELECT FROM flow.flow_step",
     },
     Mutation {
         name: "a node ends without its static steps",
-        function: "flow.end_simple_nodes",
-        search: "AND d.steps IS NULL",
+        function: "flow.settle",
+        search: "AND x.steps IS NULL",
         replace: "",
     },
     Mutation {
@@ -113,13 +113,13 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "skipped nodes are not counted as failed",
-        function: "flow.count_ended",
-        search: "n.state IN ('E', 'K', 'C', 'T')",
-        replace: "n.state IN ('E', 'C', 'T')",
+        function: "flow.propagate",
+        search: "p.state IN ('E', 'K', 'C', 'T')))",
+        replace: "p.state IN ('E', 'C', 'T')))",
     },
     Mutation {
         name: "a run ends with one node open",
-        function: "flow.count_ended",
+        function: "flow.propagate",
         search: "= r.count_nodes",
         replace: ">= r.count_nodes - 1",
     },

@@ -8,6 +8,22 @@ use pgflow_core::queue::{Key, Place, Range, State, Task, LOAD};
 use super::{Dispatcher, Due};
 use crate::store::dispatcher::{self as store, Loaded};
 
+/// Tasks that one statement may read.
+const BATCH: i64 = 4 * LOAD as i64;
+
+/// How many of the ranges are read by one statement: small ones together, so that ten thousand runs do not take as many
+/// statements, and no more tasks than memory is for.
+fn batch_of(ranges: &[Range]) -> usize {
+    let mut tasks = 0;
+    ranges
+        .iter()
+        .position(|range| {
+            tasks += (range.high - range.low + 1).clamp(1, LOAD as i64);
+            tasks > BATCH
+        })
+        .map_or(ranges.len(), |first_left| first_left.max(1))
+}
+
 impl Dispatcher {
     /// Reads tasks anew that clients have changed, or workers have put off.
     pub(super) fn look_at_touched(&mut self) {
@@ -98,31 +114,32 @@ impl Dispatcher {
 
     /// Reads what has arrived, and ranges of lanes that run low.
     pub(super) fn load_ranges(&mut self) {
-        let mut ranges = std::mem::take(&mut self.ranges);
-        let mut from_backlog = 0;
-        loop {
-            let kept = match ranges.pop() {
-                Some(range) => (range, false),
-                None if from_backlog < 8 => match self.queue.next_range() {
-                    Some(range) => (range, true),
-                    None => return,
-                },
-                None => return,
-            };
-            let (range, was_kept) = kept;
-            from_backlog += usize::from(was_kept);
-            self.db();
-            let rows = store::load(range.low, range.high, range.flow_id, range.node_no, LOAD as i64);
+        let mut arrived = std::mem::take(&mut self.ranges);
+        arrived.sort_unstable_by_key(|range| range.low);
+        let mut arrived = arrived.as_slice();
+        while let Some(batch) = arrived.split_off(..batch_of(arrived)).filter(|batch| !batch.is_empty()) {
+            self.load(batch);
+        }
+        for _ in 0..8 {
+            let Some(range) = self.queue.next_range() else { return };
+            self.load(&[range]);
+            if self.queue.range_done(range) {
+                self.candidate(range.flow_id, range.node_no, None);
+            }
+        }
+    }
+
+    /// Reads the first tasks of each range; what lies behind them is kept for later.
+    fn load(&mut self, ranges: &[Range]) {
+        self.db();
+        for (range, rows) in ranges.iter().zip(store::load(ranges, LOAD)) {
             let rest = rows.last().filter(|_| rows.len() == LOAD).map(|last| {
                 let key = self.key(last);
-                (self.queue.lane_of(key), Range { low: last.task_id + 1, ..range })
+                (self.queue.lane_of(key), Range { low: last.task_id + 1, ..*range })
             });
             self.take_in(rows);
             if let Some((lane, rest)) = rest {
                 self.queue.keep(lane, rest);
-            }
-            if was_kept && self.queue.range_done(range) {
-                self.candidate(range.flow_id, range.node_no, None);
             }
         }
     }

@@ -287,6 +287,8 @@ impl Dispatcher {
     /// One round: everything that has arrived, in one transaction. Returns whether anything was done.
     fn cycle(&mut self) -> bool {
         if self.database.rebuild.swap(false, AcqRel) {
+            // Among the events that were lost may have been that work is to go on, or another size of a pool.
+            self.read_settings();
             self.rebuild();
         }
         let events = self.take_events();

@@ -209,8 +209,8 @@ impl Dispatcher {
         for (flow_id, node_no, low, high) in store::open_ranges(low) {
             self.ranges.push(Range { low, high, flow_id, node_no });
         }
-        // Oldest first: ranges are taken from the end.
-        self.ranges.reverse();
+        // Somebody may have ended what runs.
+        self.touched.extend(self.queue.find(|task| task.is_handed_out()));
         self.parents.extend(store::children_that_ended());
         if !self.parents.is_empty() {
             self.remind(crate::store::now(), Due::Look);

@@ -10,6 +10,7 @@ mod idle;
 mod injection;
 mod kit;
 mod launcher;
+mod lost_events;
 mod operating;
 mod places;
 mod pushes_in_flight;

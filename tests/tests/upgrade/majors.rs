@@ -23,9 +23,8 @@ fn everything(session: &mut Session) -> Result<Vec<String>> {
     )?;
     let shown = ["flow.v_flow_status", "flow.v_flow_node_status", "flow.v_flow_task_status", "async.v_result"];
     for table in tables.iter().map(String::as_str).chain(shown) {
-        let rows = session.column(&format!(
-            "SELECT to_jsonb(t) - '{{run_time,changed,in_progress}}'::TEXT[] FROM {table} t"
-        ))?;
+        let rows = session
+            .column(&format!("SELECT to_jsonb(t) - '{{run_time,changed,in_progress}}'::TEXT[] FROM {table} t"))?;
         // What is put off is eligible when its time has come, also while nothing runs.
         let rows = rows.into_iter().map(|row| row.replace("\"status\": \"Deferred\"", "\"status\": \"Pending\""));
         let mut rows: Vec<_> = rows.map(|row| format!("{table}: {row}")).collect();
