@@ -17,6 +17,7 @@ DROP FUNCTION flow.open_nodes(BIGINT[], INT[]);
 -- One statement counts what has ended in runs and children.
 DROP FUNCTION flow.count_ended(BIGINT[], INT[]);
 DROP FUNCTION flow.task_form(BIGINT, INT, BOOL);
+ALTER TYPE flow.task_form_t ADD ATTRIBUTE empty BOOL;
 
 -- The objects.
 -- What comes after all objects are as in 0.2.0.
