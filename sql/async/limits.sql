@@ -89,7 +89,8 @@ BEGIN
     PERFORM async.lock_role(r.oid) FROM pg_roles r WHERE r.rolname = _role;
   END IF;
   SELECT count(*) INTO _open FROM (
-    SELECT FROM flow.flow f WHERE f.run_as = _role AND f.processed IS NULL LIMIT _limits.max_open_runs) AS o;
+    SELECT FROM flow.flow f
+     WHERE f.run_as = _role AND CASE WHEN f.processed IS NULL THEN true END LIMIT _limits.max_open_runs) AS o;
   PERFORM async.refuse_beyond(_role, 'open runs', _open + 1, _limits.max_open_runs);
 END
 $$;

@@ -2,7 +2,8 @@
 -- Set-based; never called by users; see docs/architecture.md for the lock order.
 --
 -- "LATERAL (… OFFSET 0)" keeps the planner from choosing an order of joins: these statements are planned once, perhaps
--- when the tables were empty, and must look up every row by its whole key whatever they hold later.
+-- when the tables were empty, and must look up every row by its whole key whatever they hold later. "IN (SELECT unnest(…))"
+-- with IS TRUE is a hashed membership test; "= ANY" of an array compares with each element.
 
 -- What a decision means for the engine:
 -- A tasks to queue: ids task_low..task_high of (flow_id, node_no)
@@ -357,9 +358,9 @@ BEGIN
     ORDER BY r.flow_id FOR NO KEY UPDATE SKIP LOCKED);
   RETURN QUERY
     SELECT DISTINCT 'R', c.flow_id, c.node_no, NULL::bigint, NULL::bigint, NULL::timestamptz
-    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no)
-    JOIN flow.flow r ON r.flow_id = c.flow_id AND r.processed IS NULL
-    WHERE c.flow_id <> ALL (_locked);
+    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no),
+         LATERAL (SELECT FROM flow.flow x WHERE x.flow_id = c.flow_id AND x.processed IS NULL OFFSET 0) r
+    WHERE (c.flow_id IN (SELECT unnest(_locked))) IS NOT TRUE;
 
   FOR _node IN
     SELECT n.flow_id, n.node_no, n.node, n.state, n.task_id, d.all_steps_must_complete,
@@ -371,7 +372,7 @@ BEGIN
              OR EXISTS (SELECT FROM flow.flow_step x WHERE x.flow_id = c.flow_id AND x.node_no = c.node_no) AS has_steps
     FROM (SELECT c.flow_id, c.node_no, min(c.task_id) AS task_id
           FROM unnest(_flow_ids, _node_nos, _failed_tasks) AS c (flow_id, node_no, task_id)
-          WHERE c.flow_id = ANY (_locked) GROUP BY c.flow_id, c.node_no) c
+          WHERE (c.flow_id IN (SELECT unnest(_locked))) IS TRUE GROUP BY c.flow_id, c.node_no) c
     CROSS JOIN LATERAL (SELECT x.definition_id FROM flow.flow x WHERE x.flow_id = c.flow_id OFFSET 0) r
     CROSS JOIN LATERAL (SELECT * FROM flow.flow_node x
                         WHERE x.flow_id = c.flow_id AND x.node_no = c.node_no AND x.state IN ('O', 'S') OFFSET 0) n
@@ -480,14 +481,16 @@ BEGIN
     ORDER BY r.flow_id FOR NO KEY UPDATE SKIP LOCKED);
   RETURN QUERY
     SELECT 'T', c.flow_id, c.node_no, NULL::bigint, NULL::bigint, clock_timestamp() + interval '100 ms'
-    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no)
-    JOIN flow.flow r ON r.flow_id = c.flow_id AND r.processed IS NULL
-    WHERE c.flow_id <> ALL (_locked);
+    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no),
+         LATERAL (SELECT FROM flow.flow x WHERE x.flow_id = c.flow_id AND x.processed IS NULL OFFSET 0) r
+    WHERE (c.flow_id IN (SELECT unnest(_locked))) IS NOT TRUE;
   FOR _node IN
     SELECT n.flow_id, n.node_no, n.node
-    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no)
-    JOIN flow.flow_node n ON n.flow_id = c.flow_id AND n.node_no = c.node_no
-    WHERE n.flow_id = ANY (_locked) AND n.state = 'S' AND n.times_up <= clock_timestamp()
+    FROM unnest(_flow_ids, _node_nos) AS c (flow_id, node_no),
+         LATERAL (SELECT * FROM flow.flow_node x
+                  WHERE x.flow_id = c.flow_id AND x.node_no = c.node_no AND x.state = 'S'
+                    AND x.times_up <= clock_timestamp() OFFSET 0) n
+    WHERE (c.flow_id IN (SELECT unnest(_locked))) IS TRUE
     ORDER BY n.flow_id, n.node_no
   LOOP
     UPDATE flow.flow_node n SET state = 'T', ended = clock_timestamp(), error = 'node_timeout: its steps took too long'

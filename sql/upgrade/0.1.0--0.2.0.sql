@@ -10,7 +10,7 @@
 
 ALTER TABLE flow.definition_node ADD COLUMN steps_to_owner NAME;
 UPDATE flow.definition_node n SET steps_to_owner = c.owner FROM flow.configured c WHERE c.flow = n.steps_to_flow;
-CREATE INDEX flow_open_of_role ON flow.flow (run_as) WHERE processed IS NULL;
+CREATE INDEX flow_open_of_role ON flow.flow (run_as) WHERE CASE WHEN processed IS NULL THEN true END;
 -- The cascade opens nodes with the number of their task.
 DROP FUNCTION flow.insert_node_tasks(BIGINT[], INT[]);
 DROP FUNCTION flow.open_nodes(BIGINT[], INT[]);
