@@ -96,12 +96,7 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
         entry.absent = false;
         let state = database.state();
         match state {
-            DatabaseState::Running => {
-                if now - entry.asked > LONGEST_PAUSE {
-                    entry.failures = 0;
-                }
-                continue;
-            }
+            DatabaseState::Running | DatabaseState::Dismissed | DatabaseState::Mismatched => continue,
             DatabaseState::Absent => {
                 // Its place is free for others; what is known of it stays here.
                 if database.dispatcher.pid() == 0 {
@@ -112,7 +107,6 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
                 }
                 continue;
             }
-            DatabaseState::Dismissed | DatabaseState::Mismatched => continue,
             DatabaseState::Starting => {
                 if database.dispatcher.pid() == 0 && now - entry.asked > START_TIMEOUT {
                     database.change_state(DatabaseState::Starting, DatabaseState::Failed);
@@ -122,6 +116,10 @@ fn look(known: &mut HashMap<u32, Known>) -> Option<i64> {
             }
             DatabaseState::Failed => {
                 if entry.not_before < entry.asked || entry.not_before == 0 {
+                    // One that was well for long, seen or not, has nothing to do with what failed before.
+                    if now - entry.asked > LONGEST_PAUSE {
+                        entry.failures = 0;
+                    }
                     let pause = (PAUSE << entry.failures.min(20)).min(LONGEST_PAUSE);
                     entry.failures += 1;
                     entry.not_before = now + pause;

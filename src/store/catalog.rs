@@ -3,9 +3,9 @@
 
 use std::ffi::CString;
 
-use pgflow_core::definition::{Catalog, Definition, RoutineInfo, TargetInfo};
+use pgflow_core::definition::{Catalog, Definition, Node, OnPartial, RoutineInfo, TargetInfo};
 use pgrx::{pg_sys, JsonB};
-use serde_json::{Map, Value};
+use serde_json::{json, Map, Value};
 
 use super::routine::{self, Found};
 use super::{arg, run};
@@ -140,31 +140,49 @@ pub fn stored_configuration(flow: &str) -> Option<serde_json::Value> {
     run(c"SELECT flow.stored_configuration($1)", &[arg(flow)]).one::<JsonB>().map(|j| j.0)
 }
 
+/// A node as `flow.insert_nodes` takes it. What is as by default is left out: to write and read it costs more than the row.
+fn stored_node(n: &Node) -> Value {
+    let mut stored = Map::new();
+    let mut put = |key: &str, value: Value| {
+        if !value.is_null() {
+            stored.insert(key.to_owned(), value);
+        }
+    };
+    let only = |is_given: bool, value: bool| if is_given { value.into() } else { Value::Null };
+    put("node_no", n.node_no.into());
+    put("node", n.name.as_str().into());
+    put("rank", n.rank.into());
+    for (key, text) in [
+        ("target", &n.target),
+        ("routine", &n.routine),
+        ("routine_resolved", &n.routine_resolved),
+        ("step_routine", &n.step_routine),
+        ("step_routine_resolved", &n.step_routine_resolved),
+        ("query", &n.query),
+        ("step_query", &n.step_query),
+        ("query_routine", &n.query_routine),
+        ("query_routine_resolved", &n.query_routine_resolved),
+        ("steps_to_flow", &n.steps_to_flow),
+    ] {
+        put(key, text.as_deref().into());
+    }
+    put("options", (!n.options.is_empty()).then(|| Value::Object(n.options.clone())).into());
+    put("priority", n.priority.into());
+    put("all_steps_must_complete", only(!n.all_steps_must_complete, false));
+    put("empty", only(n.empty, true));
+    put("synchronous", only(n.synchronous, true));
+    put("node_timeout", n.node_timeout.as_deref().into());
+    put("step_timeout", n.step_timeout.as_deref().into());
+    put("on_partial_fail", only(n.on_partial == OnPartial::Fail, true));
+    put("steps", (!n.steps.is_empty()).then(|| json!(n.steps)).into());
+    put("parents", (!n.parents.is_empty()).then(|| json!(n.parents)).into());
+    Value::Object(stored)
+}
+
 /// Stores a new version; the function checks that the caller may.
 pub fn store_definition(caller: pg_sys::Oid, flow: &str, definition: &Definition) {
-    let nodes: Vec<serde_json::Value> = definition
-        .nodes
-        .iter()
-        .map(|n| {
-            serde_json::json!({
-                "node_no": n.node_no, "node": n.name, "rank": n.rank, "target": n.target,
-                "routine": n.routine, "routine_resolved": n.routine_resolved,
-                "step_routine": n.step_routine, "step_routine_resolved": n.step_routine_resolved,
-                "query": n.query, "step_query": n.step_query, "query_routine": n.query_routine,
-                "query_routine_resolved": n.query_routine_resolved,
-                "options": (!n.options.is_empty()).then_some(&n.options),
-                "priority": n.priority.or(definition.flow.priority).unwrap_or(0),
-                "all_steps_must_complete": n.all_steps_must_complete, "empty": n.empty,
-                "steps_to_flow": n.steps_to_flow, "synchronous": n.synchronous,
-                "node_timeout": n.node_timeout, "step_timeout": n.step_timeout,
-                "on_partial_fail": n.on_partial == pgflow_core::definition::OnPartial::Fail,
-                "count_parents": n.parents.len(),
-                "steps": (!n.steps.is_empty()).then_some(&n.steps),
-                "parents": n.parents,
-            })
-        })
-        .collect();
-    let options = serde_json::json!({
+    let nodes = definition.nodes.iter().map(stored_node).collect();
+    let options = json!({
         "concurrency_group_routine": definition.flow.concurrency_group_routine_resolved,
         "priority": definition.flow.priority, "run_as": definition.flow.run_as,
     });
@@ -175,7 +193,7 @@ pub fn store_definition(caller: pg_sys::Oid, flow: &str, definition: &Definition
             arg(flow),
             arg(JsonB(definition.configuration.clone())),
             arg(JsonB(options)),
-            arg(JsonB(serde_json::Value::Array(nodes))),
+            arg(JsonB(Value::Array(nodes))),
         ],
     );
 }

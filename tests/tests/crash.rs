@@ -104,6 +104,33 @@ fn c18_every_step_has_run_exactly_once_whatever_is_killed() -> Result<()> {
     Ok(())
 }
 
+/// F23 and F24: what the disk has not seen is gone with its outcome, and runs again; no batch is done in part.
+#[test]
+fn c18_nothing_happens_twice_where_commits_are_not_waited_for_and_steps_share_them() -> Result<()> {
+    let _turn = my_turn();
+    let kills = from_environment("PGFLOW_KILLS", 2);
+    let steps = from_environment("PGFLOW_STEPS", 20_000);
+    let cluster = patient().start()?;
+    in_database(&cluster, "siege", |database| {
+        set_up(
+            database,
+            r#"{"node": "lazy", "node_routine": "siege.load", "step_routine": "siege.store", "synchronous_commit": "off"},
+               {"node": "both", "node_routine": "siege.load", "step_routine": "siege.store", "synchronous_commit": "off",
+                "steps_per_transaction": 8}"#,
+        )?;
+        let mut siege = Siege::new(database, steps);
+        siege.kill(&[Victim::Worker, Victim::Dispatcher, Victim::Postmaster], kills)?;
+        siege.wait_for_runs(PATIENCE)?;
+        siege.check_runs("every run finished", "count_failed_nodes = 0 AND count_finished_nodes = count_nodes")?;
+        let rows = "SELECT i, count(*) AS times FROM siege.row WHERE flow_id = f.flow_id GROUP BY i";
+        siege.check_runs(
+            "every row is there, once for each node",
+            &format!("(SELECT count(*) = {steps} AND min(times) = 2 AND max(times) = 2 FROM ({rows}) r)"),
+        )
+    });
+    Ok(())
+}
+
 #[test]
 fn c18_a_callback_that_committed_a_part_runs_again() -> Result<()> {
     let _turn = my_turn();

@@ -89,6 +89,33 @@ fn f23_a_step_that_fails_fails_alone() {
 }
 
 #[test]
+fn f23_temporary_tables_locks_and_the_time_span_the_transaction() {
+    test("shared_spans", |kit| {
+        kit.session.run("CREATE TABLE t.seen (before INT, locks INT, at TIMESTAMPTZ); GRANT ALL ON t.seen TO PUBLIC")?;
+        let body = "CREATE TEMP TABLE IF NOT EXISTS here (s INT) ON COMMIT DROP;
+                    INSERT INTO t.seen SELECT (SELECT count(*) FROM here), count(*), now() FROM pg_locks
+                    WHERE pid = pg_backend_pid() AND locktype = 'advisory';
+                    INSERT INTO here VALUES (1);
+                    PERFORM pg_advisory_xact_lock(77, (_args.step_arguments->>'s')::INT);";
+        flow_of_steps(kit, body, "")?;
+        let flow_id = run(kit)?;
+        same(count(kit, flow_id, "Finished")?, STEPS)?;
+        let most = most_together(kit)?;
+        ensure!(most > 1, "none shared");
+        // The last of a transaction sees what those before it have left; the first sees nothing of the transaction before.
+        same(kit.session.text("SELECT max(before) || ' ' || max(locks) FROM t.seen")?, format!("{0} {0}", most - 1))?;
+        same(
+            kit.session.number("SELECT count(*) FROM t.seen WHERE before = 0 AND locks = 0")?,
+            kit.session.number("SELECT count(DISTINCT xid) FROM t.mark")?,
+        )?;
+        same(
+            kit.session.number("SELECT count(DISTINCT at) FROM t.seen")?,
+            kit.session.number("SELECT count(DISTINCT xid) FROM t.mark")?,
+        )
+    });
+}
+
+#[test]
 fn f23_deferred_constraints_are_checked_at_the_end_of_each_step_and_stay_deferred() {
     test("shared_deferred", |kit| {
         kit.session.run(
