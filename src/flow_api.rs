@@ -38,7 +38,7 @@ fn configure_flow(flow_name: Option<&str>, configuration: Option<Json>, append: 
         let (definition, faults) = check(flow, &new, stored.as_ref(), caller, owner);
         report(flow, &faults);
         if let Some(definition) = definition {
-            store::as_user(owner, || catalog::store_definition(caller, flow, &definition));
+            store::as_user(owner, || catalog::store_definition(caller, flow, definition));
         }
     });
 }

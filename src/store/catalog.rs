@@ -180,7 +180,7 @@ fn stored_node(n: &Node) -> Value {
 }
 
 /// Stores a new version; the function checks that the caller may.
-pub fn store_definition(caller: pg_sys::Oid, flow: &str, definition: &Definition) {
+pub fn store_definition(caller: pg_sys::Oid, flow: &str, definition: Definition) {
     let nodes = definition.nodes.iter().map(stored_node).collect();
     let options = json!({
         "concurrency_group_routine": definition.flow.concurrency_group_routine_resolved,
@@ -191,7 +191,7 @@ pub fn store_definition(caller: pg_sys::Oid, flow: &str, definition: &Definition
         &[
             arg(caller),
             arg(flow),
-            arg(JsonB(definition.configuration.clone())),
+            arg(JsonB(definition.configuration)),
             arg(JsonB(options)),
             arg(JsonB(Value::Array(nodes))),
         ],
