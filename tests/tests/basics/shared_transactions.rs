@@ -91,7 +91,8 @@ fn f23_a_step_that_fails_fails_alone() {
 #[test]
 fn f23_temporary_tables_locks_and_the_time_span_the_transaction() {
     test("shared_spans", |kit| {
-        kit.session.run("CREATE TABLE t.seen (before INT, locks INT, at TIMESTAMPTZ); GRANT ALL ON t.seen TO PUBLIC")?;
+        kit.session
+            .run("CREATE TABLE t.seen (before INT, locks INT, at TIMESTAMPTZ); GRANT ALL ON t.seen TO PUBLIC")?;
         let body = "CREATE TEMP TABLE IF NOT EXISTS here (s INT) ON COMMIT DROP;
                     INSERT INTO t.seen SELECT (SELECT count(*) FROM here), count(*), now() FROM pg_locks
                     WHERE pid = pg_backend_pid() AND locktype = 'advisory';
