@@ -146,6 +146,11 @@ impl Lane {
         self.live
     }
 
+    /// Whether its tasks are known to take less than this (microseconds).
+    pub fn takes_less_than(&self, microseconds: i64) -> bool {
+        (0.0..microseconds as f64).contains(&self.mean)
+    }
+
     /// How many tasks a worker should hold at once: enough for about 10 ms, so that short ones never wait for the
     /// dispatcher and long ones never wait behind each other.
     pub fn depth(&self, most: usize) -> usize {

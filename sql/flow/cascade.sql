@@ -81,6 +81,9 @@ LANGUAGE sql AS $$
 $$;
 COMMENT ON FUNCTION flow.release_held IS 'Internal: steps that were held may run; returns them.';
 
+CREATE TYPE flow.ended_of_run_t AS (flow_id BIGINT, nodes INT, failed INT, error TEXT);
+COMMENT ON TYPE flow.ended_of_run_t IS 'Internal: how many nodes of a run have ended, how many of them failed, and the first error.';
+
 -- Counts nodes that have ended (_flow_ids/_node_nos) in their runs and down in their children, opens those whose last
 -- parent has ended, and follows what ends at once. The caller holds the lock on the runs' rows.
 CREATE FUNCTION flow.propagate(_flow_ids BIGINT[], _node_nos INT[])
@@ -88,7 +91,9 @@ RETURNS SETOF flow.effect_t LANGUAGE plpgsql AS $$
 DECLARE
   _next RECORD;
   _decided flow.opening_t;
-  _finished BIGINT;
+  _ended flow.ended_of_run_t;
+  _is_complete BOOL;
+  _finished BIGINT[];
 BEGIN
   -- Each round moves at least one edge further down: the longest path bounds the rounds.
   WHILE cardinality(_flow_ids) > 0 LOOP
@@ -129,30 +134,33 @@ BEGIN
       SELECT p.flow_id, count(*)::int AS nodes, (count(*) FILTER (WHERE p.state IN ('E', 'K', 'C', 'T')))::int AS failed,
              (array_agg(p.node || ': ' || p.error ORDER BY p.ended, p.node_no)
                FILTER (WHERE p.state IN ('E', 'T')))[1] AS error
-      FROM ended p GROUP BY p.flow_id),
-    run AS (
-      UPDATE flow.flow r
-      SET count_finished_nodes = r.count_finished_nodes + o.nodes,
-          count_failed_nodes = r.count_failed_nodes + o.failed,
-          first_error = coalesce(r.first_error, o.error),
-          processed = CASE WHEN r.count_finished_nodes + o.nodes = r.count_nodes THEN clock_timestamp() END
-      FROM of_run o WHERE r.flow_id = o.flow_id AND r.processed IS NULL
-      RETURNING r.flow_id, r.processed)
+      FROM ended p GROUP BY p.flow_id)
     SELECT min(c.flow_id) FILTER (WHERE c.state = 'O') AS first_flow, max(c.flow_id) FILTER (WHERE c.state = 'O') AS last_flow,
            min(c.task_id) FILTER (WHERE c.state = 'O') AS task_low, max(c.task_id) FILTER (WHERE c.state = 'O') AS task_high,
            array_agg(c.flow_id) FILTER (WHERE c.state = 'W') AS flows, array_agg(c.node_no) FILTER (WHERE c.state = 'W') AS nodes,
-           (SELECT array_agg(r.flow_id) FROM run r WHERE r.processed IS NOT NULL) AS finished
+           (SELECT array_agg(ROW(o.flow_id, o.nodes, o.failed, o.error)::flow.ended_of_run_t) FROM of_run o) AS runs
     INTO _next
     FROM counted c WHERE c.parents_open = 0;
     IF _next.task_low IS NOT NULL THEN
       RETURN NEXT ROW('A', CASE WHEN _next.first_flow = _next.last_flow THEN _next.first_flow ELSE 0 END, NULL,
                       _next.task_low, _next.task_high, NULL)::flow.effect_t;
     END IF;
-    IF _next.finished IS NOT NULL THEN
-      FOREACH _finished IN ARRAY _next.finished LOOP
-        RETURN NEXT ROW('F', _finished, NULL, NULL, NULL, NULL)::flow.effect_t;
-      END LOOP;
-      RETURN QUERY SELECT * FROM flow.end_parents(_next.finished);
+    -- One by one: that looks each run up by its key, whatever the planner believes of their number.
+    _finished := '{}';
+    FOREACH _ended IN ARRAY coalesce(_next.runs, '{}') LOOP
+      UPDATE flow.flow r
+      SET count_finished_nodes = r.count_finished_nodes + _ended.nodes,
+          count_failed_nodes = r.count_failed_nodes + _ended.failed,
+          first_error = coalesce(r.first_error, _ended.error),
+          processed = CASE WHEN r.count_finished_nodes + _ended.nodes = r.count_nodes THEN clock_timestamp() END
+      WHERE r.flow_id = _ended.flow_id AND r.processed IS NULL RETURNING r.processed IS NOT NULL INTO _is_complete;
+      IF _is_complete THEN
+        _finished := _finished || _ended.flow_id;
+        RETURN NEXT ROW('F', _ended.flow_id, NULL, NULL, NULL, NULL)::flow.effect_t;
+      END IF;
+    END LOOP;
+    IF cardinality(_finished) > 0 THEN
+      RETURN QUERY SELECT * FROM flow.end_parents(_finished);
     END IF;
     EXIT WHEN _next.flows IS NULL;
     _decided := flow.open_nodes(_next.flows, _next.nodes);

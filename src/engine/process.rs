@@ -114,6 +114,28 @@ pub fn sleep(milliseconds: i64) {
     check_interrupts();
 }
 
+/// What is waited for longer than this is slept for (microseconds).
+pub const SOON: i64 = 400;
+
+/// Waits awake for what is to come at any moment, at most for `SOON`: to fall asleep and be woken takes a good part of that,
+/// and who wakes finds its caches cold. Whoever else wants the processor has it in between. Returns whether it came.
+pub fn watch(came: impl Fn() -> bool) -> bool {
+    let until = crate::store::now() + SOON;
+    loop {
+        for _ in 0..32 {
+            if came() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        // SAFETY: reads a flag that signal handlers of this process set.
+        if unsafe { pg_sys::InterruptPending } != 0 || crate::store::now() >= until {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// Tells `pg_stat_activity` what this process does; `None`: it is idle.
 pub fn report_activity(what: Option<&CStr>) {
     // SAFETY: the text is copied.

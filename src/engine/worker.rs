@@ -165,10 +165,15 @@ impl Local {
     fn serve(&mut self) {
         let mut idle_since = crate::store::now();
         let mut reported_idle = false;
+        let mut follows_soon = false;
         loop {
             if self.slot.pending() > 0 {
+                let began = crate::store::now();
+                let came_soon = began - idle_since < 2 * process::SOON;
                 self.run_batch();
                 idle_since = crate::store::now();
+                // Short tasks that follow each other are perhaps the hops of a chain.
+                follows_soon = came_soon && idle_since - began < process::SOON;
                 reported_idle = false;
                 // SAFETY: between transactions; a no-op unless statistics are due.
                 unsafe { pg_sys::pgstat_report_stat(false) };
@@ -186,7 +191,9 @@ impl Local {
             if (left <= 0 || self.slot.leave.load(Acquire)) && self.leave() {
                 return;
             }
-            if self.slot.pending() == 0 {
+            let slot = self.slot;
+            let has_more = std::mem::take(&mut follows_soon) && process::watch(|| slot.pending() > 0);
+            if !has_more && slot.pending() == 0 {
                 process::sleep(left.max(1));
             }
         }

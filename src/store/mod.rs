@@ -102,6 +102,8 @@ struct Steady {
     hashjoin: bool,
     mergejoin: bool,
     bitmapscan: bool,
+    memoize: bool,
+    material: bool,
     jit: bool,
     cache_mode: i32,
 }
@@ -134,6 +136,8 @@ impl Steady {
                 hashjoin: pg_sys::enable_hashjoin,
                 mergejoin: pg_sys::enable_mergejoin,
                 bitmapscan: pg_sys::enable_bitmapscan,
+                memoize: pg_sys::enable_memoize,
+                material: pg_sys::enable_material,
                 jit: jit_enabled,
                 cache_mode: pg_sys::plan_cache_mode,
             };
@@ -143,6 +147,10 @@ impl Steady {
             // Of two indexes the whole key's is never the worse; a bitmap of the shorter one can look cheaper while a table is
             // small, and would read a whole definition for each of its nodes later.
             pg_sys::enable_bitmapscan = false;
+            // A place to remember a thousand rows is made and cleared before the first one is looked up: most of what a
+            // statement costs that looks up one. And what is remembered whole is a table that was small once.
+            pg_sys::enable_memoize = false;
+            pg_sys::enable_material = false;
             // What a sequential scan is said to cost would look worth compiling for.
             jit_enabled = false;
             pg_sys::plan_cache_mode = pg_sys::PlanCacheMode::PLAN_CACHE_MODE_FORCE_GENERIC_PLAN as i32;
@@ -167,6 +175,8 @@ impl Drop for Steady {
             pg_sys::enable_hashjoin = self.hashjoin;
             pg_sys::enable_mergejoin = self.mergejoin;
             pg_sys::enable_bitmapscan = self.bitmapscan;
+            pg_sys::enable_memoize = self.memoize;
+            pg_sys::enable_material = self.material;
             jit_enabled = self.jit;
             pg_sys::plan_cache_mode = self.cache_mode;
         }

@@ -1,6 +1,7 @@
 //! Decides which waiting tasks go to which workers now, and how many workers there should be.
 
 use super::{Dispatcher, Due};
+use crate::engine::process;
 use crate::engine::stop_points::{self, Point};
 use crate::settings;
 use crate::store::dispatcher as store;
@@ -59,6 +60,7 @@ impl Dispatcher {
         if handed.is_empty() {
             return sent;
         }
+        self.ends_soon = handed.iter().all(|(_, lane, _)| self.queue.lane(*lane).takes_less_than(process::SOON));
         self.mark_and_hand(handed, false);
         true
     }

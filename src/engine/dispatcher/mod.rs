@@ -102,6 +102,8 @@ pub(super) struct Dispatcher {
     adopted: bool,
     /// A session of this database has called us since this dispatcher began.
     spoken_to: bool,
+    /// What was handed out last takes no longer than to fall asleep and be woken.
+    ends_soon: bool,
     next_purge: i64,
     next_sweep: i64,
     /// While the tables are compared with the memory: what was known before, and what was found.
@@ -243,6 +245,7 @@ impl Dispatcher {
             paused: false,
             adopted: false,
             spoken_to: false,
+            ends_soon: false,
             next_purge: 0,
             next_sweep: 0,
             sweep: None,
@@ -278,7 +281,7 @@ impl Dispatcher {
             }
             let wakes = self.database.dispatcher.wakes();
             let worked = self.cycle();
-            if !worked && self.database.ring().is_empty() && !self.has_work() {
+            if !worked && self.database.ring().is_empty() && !self.has_work() && !self.hears_soon(wakes) {
                 self.sleep(wakes);
             }
         }
@@ -517,6 +520,15 @@ impl Dispatcher {
         if let Some((_, found)) = self.sweep.take().filter(|s| s.1 > 0) {
             pgrx::warning!("pgflow: {found} tasks were ready and nobody had said so; this is a bug of pgflow");
         }
+    }
+
+    /// What was handed out last is all there is, and is about to be done: the next hop waits for nothing but this. While more
+    /// is waiting, workers have enough to do, and the processor is theirs.
+    fn hears_soon(&mut self, wakes: u64) -> bool {
+        let (database, is_soon) = (self.database, std::mem::take(&mut self.ends_soon));
+        is_soon
+            && self.queue.waiting() == (0, false)
+            && process::watch(|| !database.ring().is_empty() || database.dispatcher.wakes() != wakes)
     }
 
     /// Sleeps until an event or the next time to do something.
