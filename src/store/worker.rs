@@ -94,7 +94,7 @@ pub fn details(task_ids: Vec<i64>, callback_type: pg_sys::Oid, context: pg_sys::
             let is_here = rows.get(row, 14).unwrap_or(true);
             let node = node_key(row).and_then(|key| nodes.get(&key));
             let of_flow = rows.get::<i64>(row, 7).zip(rows.get::<i32>(row, 8)).zip(node);
-            if of_flow.is_none() && (given.is_none() || rows.get::<i64>(row, 7).is_some()) {
+            if of_flow.is_none() && rows.get::<i64>(row, 7).is_some() {
                 pgrx::error!("its run, or its node's definition, does not exist");
             }
             let spec = match of_flow {
@@ -129,9 +129,10 @@ pub fn details(task_ids: Vec<i64>, callback_type: pg_sys::Oid, context: pg_sys::
                     Some(spec) => What::Keeping { query, spec: spec.clone() },
                     None => What::Query(query),
                 }
+            } else if let Some(arguments) = arguments() {
+                What::Call { routine: work.and_then(|work| work.routine.clone()).unwrap_or_default(), arguments }
             } else {
-                let routine = work.and_then(|work| work.routine.clone()).unwrap_or_default();
-                What::Call { routine, arguments: arguments()? }
+                pgrx::error!("it has nothing to run");
             };
             // What has been tried before runs alone: the last attempt may have failed for the company it was in.
             let may_share = is_here && is_step && before == 0 && !asynchronous;
