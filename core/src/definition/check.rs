@@ -10,7 +10,7 @@ use strsim::damerau_levenshtein;
 
 use super::catalog::{Asked, TargetInfo};
 use super::document::{Document, NodeDoc, Origin};
-use super::fault::{quoted, Faults};
+use super::fault::{plain, quoted, Faults};
 use super::graph::ranks;
 use super::model::{FlowOptions, Needs, Node, OnPartial};
 use super::options::{self, OPTIONS};
@@ -269,13 +269,13 @@ fn all_ranks(nodes: &[NodeDoc], parents: &[Vec<(usize, bool)>], faults: &mut Fau
 }
 
 fn printed(nodes: &[NodeDoc], cycle: &[usize]) -> String {
-    let mut names: Vec<&str> = cycle.iter().take(CYCLE_NAMES).map(|node| nodes[*node].name.as_str()).collect();
+    let name = |node: &usize| plain(&nodes[*node].name);
+    let mut names: Vec<String> = cycle.iter().take(CYCLE_NAMES).map(name).collect();
     let more = cycle.len() - names.len();
-    let left_out = format!("({more} more)");
     if more > 0 {
-        names.push(&left_out);
+        names.push(format!("({more} more)"));
     }
-    names.extend(cycle.first().map(|node| nodes[*node].name.as_str()));
+    names.extend(cycle.first().map(name));
     names.join(" → ")
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 
 use super::pools::Pools;
 use crate::engine::process::{self, signal};
-use crate::engine::shmem::{shared, Database, Worker, WorkerState, ASSIGNED, DONE, QUEUE, REVOKED, STARTED};
+use crate::engine::shmem::{shared, Database, Worker, WorkerState, ASSIGNED, DONE, PENDING, QUEUE, REVOKED, STARTED};
 use crate::settings;
 
 /// A worker that has not reported this long after it was asked for never will (microseconds).
@@ -403,7 +403,13 @@ impl Slots {
             // The worker skips it, and reports nothing.
             return;
         }
-        if s.cancel.is_none() {
+        // The worker may have gone on to this one after it was asked to stop another, whose report is still to be heard. As long
+        // as that one is not over, the two share a transaction, which is being cancelled.
+        let is_over = |before: &Cancel| {
+            let before = s.handed.iter().find(|h| h.task_id == before.task_id);
+            before.is_none_or(|h| !matches!(w.entry(h.position).state.load(Acquire), STARTED | PENDING))
+        };
+        if s.cancel.as_ref().is_none_or(is_over) {
             let now = crate::store::now();
             s.cancel = Some(Cancel { task_id, since: now, again: now });
             send_cancel(w, task_id);

@@ -40,3 +40,24 @@ fn a_stopped_attempt_counts_for_no_later_one() {
         same(session.text("SELECT string_agg(what, ' ' ORDER BY what) FROM t.log")?, "1 2")
     });
 }
+
+/// A worker that holds several tasks goes on to the next when one is stopped: that one is to be stopped as well.
+#[test]
+fn a_cancel_reaches_what_a_worker_begins_meanwhile() {
+    test("goes_on", |database, session| {
+        pushing(session, 64)?;
+        callback(session, "quick", "NULL;")?;
+        callback(session, "slow", "PERFORM pg_sleep(60);")?;
+        configure(session, "quick", r#"{"node": "a", "node_routine": "t.pushes", "step_routine": "t.quick"}"#)?;
+        configure(session, "slow", r#"{"node": "a", "node_routine": "t.pushes", "step_routine": "t.slow"}"#)?;
+        for _ in 0..12 {
+            // Workers are handed many at a time once these are known to be quick.
+            ends_as(database, session, "quick", "a Finished")?;
+            let flow_id = run(session, "slow")?;
+            database.wait_until("(SELECT count(*) > 1 FROM async.running())", SOON)?;
+            session.run(&format!("SELECT flow.cancel({flow_id})"))?;
+            wait_running(database, 0)?;
+        }
+        Ok(())
+    });
+}

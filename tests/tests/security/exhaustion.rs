@@ -88,7 +88,11 @@ fn counting_the_open_runs_of_a_role_reads_only_its_own() {
         place.admin.run("SELECT async.pause(); SET ROLE counting_victim")?;
         place.admin.run("SELECT flow.run_flow('f', '{}') FROM generate_series(1, 3000)")?;
         place.admin.run("RESET ROLE; ANALYZE flow.flow")?;
-        let plan = place.admin.column("EXPLAIN (COSTS OFF) SELECT FROM flow.flow f WHERE f.run_as = 'counting_attacker' AND f.processed IS NULL LIMIT 10")?.join("\n");
+        // As async.require_another_run writes it.
+        let open = "CASE WHEN f.processed IS NULL THEN true END";
+        contains(&place.admin.text("SELECT prosrc FROM pg_proc WHERE proname = 'require_another_run'")?, open)?;
+        let counted = format!("SELECT FROM flow.flow f WHERE f.run_as = 'counting_attacker' AND {open} LIMIT 10");
+        let plan = place.admin.column(&format!("EXPLAIN (COSTS OFF) {counted}"))?.join("\n");
         contains(&plan, "flow_open_of_role")?;
         place.admin.run("SELECT async.limit_role('counting_attacker', '{\"max_open_runs\": 100}')")?;
         place.attacker.run("SELECT flow.run_flow('f', '{}') FROM generate_series(1, 50)")?;
